@@ -1,0 +1,85 @@
+"""The command line that the examples share. Imports nothing heavy: it chooses Keras's backend."""
+
+import argparse
+import os
+import pathlib
+import tempfile
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that answers a mistake with one sentence."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
+def training_parser(description, **defaults):
+    """A parser with the options of every example that trains."""
+    parser = Parser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    train = parser.add_argument_group("training")
+    train.add_argument("--write-rule", choices=("local", "gradient"), default="local",
+                       help="how the memory is written: local (MNM-p) or gradient (MNM-g)")
+    train.add_argument("--steps", type=positive_int, help="updates at most; stops earlier when "
+                       "solved; counted in rounds of 100")
+    train.add_argument("--batch-size", type=positive_int, help="episodes an update")
+    train.add_argument("--learning-rate", type=positive_float, help="Adam's step size")
+    train.add_argument("--seed", type=non_negative_int, default=0,
+                       help="of the weights and the episodes")
+    train.add_argument("--output", type=pathlib.Path,
+                       help="folder of the results; by default one under runs/ named by the task")
+    train.add_argument("--resume", action="store_true",
+                       help="continue the run in the output folder")
+    train.add_argument("--backend", choices=("tensorflow", "jax", "torch"),
+                       default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+                       help="of Keras")
+    evaluate = parser.add_argument_group("evaluation, instead of training")
+    evaluate.add_argument("--evaluate", metavar="MODEL_OR_PRESET",
+                          help="a .keras file or a preset's name; the last line printed is JSON")
+    evaluate.add_argument("--episodes", type=positive_int, default=2000, help="fresh episodes")
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def use_backend(parser, name):
+    """Sets Keras's backend, and stops with a sentence where it is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(name) is None:
+        parser.error(f'the backend {name} is not installed; try: pip install "keras-mnm[{name}]"')
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keeps the progress bar readable
+
+
+def check_writable(parser, folder):
+    """Makes the output folder, and stops with a sentence where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        parser.error(f"cannot write to the output folder {folder} ({reason}); choose --output")
+
+
+def positive_int(text):
+    return _number(text, int, lambda n: n > 0, "a positive integer")
+
+
+def non_negative_int(text):
+    return _number(text, int, lambda n: n >= 0, "an integer of at least 0")
+
+
+def positive_float(text):
+    return _number(text, float, lambda n: 0 < n < float("inf"), "a positive number")
+
+
+def _number(text, kind, accepts, expected):
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not accepts(number):
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
+    return number

@@ -1,0 +1,186 @@
+"""The training run that the examples share: `model.fit` with checkpoint, resume and results."""
+
+import json
+import os
+import platform
+import sys
+import time
+
+import keras
+
+import keras_mnm
+from keras_mnm.files import replacing, versions
+from keras_mnm.visualize import learning_curve
+
+STEPS_PER_EPOCH = 100
+_CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
+
+
+class Run:
+    """One training run in a folder: its settings, checkpoint, history and results.
+
+    Args:
+        folder: Where the files are.
+        settings: A dict of JSON-able values; a run is resumed only under the same settings,
+            `steps` excepted.
+    """
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        self.settings = settings
+        self.history = {}
+        self.seconds = 0.0
+        self.epoch = 0
+
+    @property
+    def epochs(self):
+        return -(-self.settings["steps"] // self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self):
+        return min(STEPS_PER_EPOCH, self.settings["steps"])
+
+    def open(self, resume):
+        """Loads the earlier run to resume it. A ValueError where there is none, or another."""
+        before = self._read(_SETTINGS)
+        checkpoint = self.folder / _CHECKPOINT
+        if not resume:
+            if checkpoint.exists() and not self._read(_HISTORY)["finished"]:
+                raise ValueError(
+                    f"{self.folder} holds an unfinished run; continue it with --resume, or choose "
+                    "another folder with --output."
+                )
+            return
+        if before is None or not checkpoint.exists():
+            raise ValueError(f"there is no checkpoint in {self.folder}; leave out --resume.")
+        changed = [
+            f"{name} (there {before.get(name)!r}, here {self.settings.get(name)!r})"
+            for name in sorted(before.keys() | self.settings)
+            if before.get(name) != self.settings.get(name) and name != "steps"
+        ]
+        if changed:
+            raise ValueError(
+                f"the checkpoint in {self.folder} is of other settings: {', '.join(changed)}; "
+                "give the same ones, or choose another folder with --output."
+            )
+        state = self._read(_HISTORY)
+        self.history, self.seconds = state["history"], state["seconds"]
+        self.epoch = len(self.history["loss"])
+
+    def train(self, model, data, solved):
+        """Fits the model; ends early after two epochs in a row with `solved(logs)`.
+
+        Returns:
+            The trained model.
+        """
+        if self.epoch:
+            model = keras.saving.load_model(self.folder / _CHECKPOINT)
+            updates = int(model.optimizer.iterations)
+            # A run killed between writing the history and the checkpoint repeats that epoch.
+            self.epoch = data.epoch = updates // self.steps_per_epoch
+            self.history = {name: values[: self.epoch] for name, values in self.history.items()}
+        self._write(_SETTINGS, self.settings)
+        try:
+            model.fit(
+                data,
+                epochs=self.epochs,
+                initial_epoch=self.epoch,
+                callbacks=[_Checkpoint(self, solved), keras_mnm.StopOnNaN()],
+            )
+        except KeyboardInterrupt:
+            done = len(self.history.get("loss", ())) * self.steps_per_epoch
+            kept = f"{done} updates are kept in {self.folder}" if done else "Nothing was kept yet"
+            how = f"Continue with: {_command()}" if done else "Start again with the same command"
+            print(f"\nInterrupted. {kept}. {how}", flush=True)
+            sys.exit(130)
+        return model
+
+    def finish(self, model, title, figures):
+        """Writes the model, the learning curve and `metrics.json`."""
+        with replacing(self.folder / "model.keras") as path:
+            model.save(path)
+        learning_curve(
+            self.history, self.folder / "learning_curve.png", title, self.steps_per_epoch
+        )
+        self._write_history(finished=True)
+        metrics = {
+            **figures,
+            "updates": len(self.history["loss"]) * self.steps_per_epoch,
+            "training_seconds": round(self.seconds, 1),
+            "command": " ".join(["python", *sys.argv]),
+            "settings": self.settings,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        self._write("metrics.json", metrics)
+
+    def _read(self, name):
+        try:
+            return json.loads((self.folder / name).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(
+                f"{self.folder / name} is damaged ({error}); choose another --output."
+            ) from error
+
+    def _write(self, name, content):
+        with replacing(self.folder / name) as path:
+            path.write_text(json.dumps(content, indent=1) + "\n")
+
+    def _write_history(self, finished):
+        state = {"finished": finished, "seconds": self.seconds, "history": self.history}
+        self._write(_HISTORY, state)
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Keeps the run's history and a whole checkpoint, optimizer included, after every epoch."""
+
+    def __init__(self, run, solved):
+        super().__init__()
+        self._run = run
+        self._solved = solved
+        self._epochs_solved = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        run = self._run
+        run.seconds += time.monotonic() - self._start
+        for name, value in logs.items():
+            run.history.setdefault(name, []).append(float(value))
+        run._write_history(finished=False)
+        with replacing(run.folder / _CHECKPOINT) as path:
+            self.model.save(path)
+        self._epochs_solved = self._epochs_solved + 1 if self._solved(logs) else 0
+        if self._epochs_solved == 2:
+            self.model.stop_training = True
+
+
+def compile_model(model, learning_rate):
+    """Adam on the cross-entropy of the answers; one compiled program a step where XLA is."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=10.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), keras_mnm.SequenceAccuracy()],
+        jit_compile=keras.backend.backend() != "torch",
+    )
+
+
+def machine():
+    """What a figure was measured on."""
+    return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()}
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _command():
+    words = [word for word in sys.argv if word != "--resume"]
+    return " ".join(["python", *words, "--resume"])

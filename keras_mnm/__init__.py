@@ -1,0 +1,27 @@
+"""Metalearned Neural Memory as Keras 3 layers."""
+
+from keras_mnm import backend, ops, tasks
+from keras_mnm.callbacks import StopOnNaN
+from keras_mnm.layers import BFPF, MNM, MetaLoss, MNMCell, MNMState, NeuralMemory
+from keras_mnm.metrics import SequenceAccuracy
+from keras_mnm.models import Model, from_preset, list_presets, save_to_preset, token_model
+
+__version__ = "0.1.0"
+__all__ = [
+    "BFPF",
+    "MNM",
+    "MNMCell",
+    "MNMState",
+    "MetaLoss",
+    "Model",
+    "NeuralMemory",
+    "SequenceAccuracy",
+    "StopOnNaN",
+    "backend",
+    "from_preset",
+    "list_presets",
+    "ops",
+    "save_to_preset",
+    "tasks",
+    "token_model",
+]

@@ -1,0 +1,55 @@
+"""Files that are whole or absent, and models that are what they claim to be."""
+
+import contextlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import tempfile
+
+import keras
+
+from keras_mnm import backend
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path beside `path` that takes its place if the block succeeds.
+
+    >>> import pathlib, tempfile
+    >>> from keras_mnm.files import replacing
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+    >>> with replacing(path) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> path.read_text()
+    'whole'
+    """
+    path = pathlib.Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        temporary = pathlib.Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+def load_model(path):
+    """`keras.saving.load_model` in safe mode, with a clear error for what is no such file."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}. Expected a model saved as .keras.")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ValueError(
+            f"{path} could not be loaded as a Keras model: {error} Expected a .keras file of this "
+            "package, whole and made by a compatible version; fetch or save it again."
+        ) from error
+
+
+def versions():
+    """Versions of Python and of the packages that decide a result."""
+    packages = ("keras-mnm", "keras", "numpy", backend.NAME)
+    found = {"python": platform.python_version(), "backend": backend.NAME}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

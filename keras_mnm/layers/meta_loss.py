@@ -1,0 +1,85 @@
+import keras
+from keras import ops
+
+from keras_mnm import backend
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class MetaLoss(keras.layers.Layer):
+    """Adds the meta objective (Eq. 5) to the loss of the model and hands its inputs on.
+
+    `keras_mnm.MNM` has one inside. With `keras.layers.RNN(keras_mnm.MNMCell(...))`, pass it the
+    outputs and the meta state; `MNMCell` has an example. The loss is the mean over the batch of
+    each sample's mean over its steps. `fit` and `evaluate` show it as `meta_loss` (on JAX for
+    models made with `keras_mnm.Model`).
+
+    Args:
+        weight: Number ≥ 0, the weight of the meta objective in the loss. Defaults to `1.0`.
+            `meta_loss` is shown without it.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+
+    Call arguments:
+        outputs: Any tensor; returned as it is.
+        meta: `[B, 2]`, the state `meta` of an `MNMCell` after the sequence: the sum of the
+            objective's terms and the number of steps.
+    """
+
+    def __init__(self, weight=1.0, **kwargs):
+        super().__init__(**kwargs)
+        if not weight >= 0:
+            raise ValueError(f"`weight` must be a number ≥ 0. Received: weight={weight!r}.")
+        self.weight = weight
+        self.supports_masking = True
+
+    def build(self, outputs_shape=None, meta_shape=None):
+        self.running_total = self.add_weight(
+            shape=(2,),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            dtype="float32",
+            name="running_total",
+        )
+
+    def call(self, outputs, meta):
+        meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
+        total, steps = meta[:, 0], meta[:, 1]
+        meta_loss = ops.mean(total / ops.maximum(steps, 1.0))
+        self.add_loss(self.weight * meta_loss)
+        batch = ops.cast(ops.stop_gradient(ops.stack([meta_loss, ops.ones_like(meta_loss)])), "float32")
+        self.running_total.assign(self.running_total + batch)
+        return outputs
+
+    def compute_output_shape(self, outputs_shape, meta_shape=None):
+        return outputs_shape
+
+    @property
+    def metrics(self):
+        shown = [] if backend.TRACED_STEP_HIDES_STATE else [RunningMetaLoss(self)]
+        return [*super().metrics, *shown]
+
+    def get_config(self):
+        return {**super().get_config(), "weight": self.weight}
+
+
+class RunningMetaLoss(keras.metrics.Metric):
+    """Shows the mean of a `MetaLoss` layer over the batches since the last reset.
+
+    A metric that is updated inside a layer's call is lost on JAX and cannot be exported; the
+    layer's own weight is neither, so the metric reads that.
+    """
+
+    def __init__(self, layer):
+        super().__init__(name="meta_loss")
+        self._layer = layer
+
+    def update_state(self, *args, **kwargs):
+        """The layer has counted the batch already."""
+
+    def result(self):
+        total, batches = ops.unstack(self._layer.running_total.value)
+        return total / ops.maximum(batches, 1.0)
+
+    def reset_state(self):
+        if self._layer.built:
+            self._layer.running_total.assign([0.0, 0.0])

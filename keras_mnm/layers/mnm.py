@@ -1,0 +1,147 @@
+import inspect
+
+import keras
+from keras import ops
+
+from keras_mnm.layers.meta_loss import MetaLoss
+from keras_mnm.layers.mnm_cell import MNMCell
+
+_CELL_OPTIONS = [
+    name
+    for name in inspect.signature(MNMCell.__init__).parameters
+    if name not in ("self", "kwargs")
+]
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class MNM(keras.layers.RNN):
+    """Metalearned Neural Memory: a recurrent layer whose memory is a small neural network.
+
+    Runs an `MNMCell` over a sequence, as `keras.layers.LSTM` runs an `LSTMCell`, and adds the
+    meta objective (Eq. 5) to the model's loss, which teaches the memory to store. `fit` shows
+    it as `meta_loss`. Masked steps neither write nor count.
+
+    Args:
+        units: Positive integer, units of the controller and of the output.
+        memory_units: Positive integer, the memory's units `D`. Defaults to `units`.
+        num_heads: Positive integer, parallel read and write heads `H`. Defaults to `1`.
+        memory_depth: Positive integer, the memory's layers `L`. Defaults to `3`.
+        write_rule: `"local"` (MNM-p) or `"gradient"` (MNM-g). Defaults to `"local"`.
+        meta_loss_weight: Number ≥ 0, the weight of the meta objective. Defaults to `1.0`.
+        return_sequences: Whether to return all outputs, `[B, T, units]`, or the last one,
+            `[B, units]`. Defaults to `False`.
+        return_state: Whether to return the final states, too. Defaults to `False`.
+        go_backwards: Whether to run the sequence from its end. Defaults to `False`.
+        stateful: Whether the states of a batch are the initial states of the next.
+            `reset_state()` goes back to φ_0. Defaults to `False`.
+        unroll: Whether to unroll the loop. Defaults to `False`.
+        zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
+            Defaults to `False`.
+        **kwargs: Any other argument of `MNMCell` (`controller`, `rate_per_layer`,
+            `recall_delay`, `recall_decay`, `step_size`, `memory_activation`,
+            `memory_output_activation`, `memory_initializer`, `train_initial_memory`, `feedback`,
+            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`), and `name`, `dtype`,
+            `trainable`.
+
+    Call arguments:
+        sequences: `[B, T, features]`.
+        initial_state: List of states to start from. Defaults to zeros, with the memory at φ_0.
+        mask: Boolean `[B, T]`; `False` steps are skipped.
+        training: Python boolean, handed to the controller.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> model = keras.Sequential([keras_mnm.MNM(16, return_sequences=True), keras.layers.Dense(1)])
+    >>> model(keras.random.normal((2, 5, 8))).shape == (2, 5, 1)
+    True
+    """
+
+    def __init__(
+        self,
+        units,
+        memory_units=None,
+        num_heads=1,
+        memory_depth=3,
+        write_rule="local",
+        *,
+        meta_loss_weight=1.0,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        zero_output_for_mask=False,
+        **kwargs,
+    ):
+        cell_options = {name: kwargs.pop(name) for name in _CELL_OPTIONS if name in kwargs}
+        cell = MNMCell(
+            units,
+            memory_units,
+            num_heads,
+            memory_depth,
+            write_rule,
+            **cell_options,
+            dtype=kwargs.get("dtype"),
+            trainable=kwargs.get("trainable", True),
+            name="mnm_cell",
+        )
+        super().__init__(
+            cell,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )
+        self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
+        self.meta_loss_weight = meta_loss_weight
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) != 3:
+            raise ValueError(
+                "MNM takes sequences of shape [B, T, features]. Received shape "
+                f"{tuple(sequences_shape)}."
+            )
+        super().build(sequences_shape, initial_state_shape)
+        self.meta_loss.build()
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        # The objective is the mean over the steps of this call.
+        state = self.cell.unpack_state(initial_state)
+        state = state._replace(meta=ops.zeros_like(state.meta))
+        last_output, outputs, states = super().inner_loop(
+            sequences, self.cell.pack_state(state), mask, training
+        )
+        last_output = self.meta_loss(last_output, self.cell.unpack_state(states).meta)
+        return last_output, outputs, states
+
+    def reset_state(self):
+        """Forgets: back to zeros and, for the memory, to φ_0. For `stateful=True`."""
+        if self.states is not None:
+            batch_size = self.states[0].shape[0]
+            for variable, value in zip(
+                self.states, self.get_initial_state(batch_size), strict=True
+            ):
+                variable.assign(value)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["cell"]
+        cell = self.cell.get_config()
+        options = {name: cell[name] for name in _CELL_OPTIONS}
+        return {**config, **options, "meta_loss_weight": self.meta_loss_weight}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**MNMCell.deserialize_options(config))
+
+
+def _cell_option(name):
+    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
+
+
+for _name in _CELL_OPTIONS:
+    setattr(MNM, _name, _cell_option(_name))

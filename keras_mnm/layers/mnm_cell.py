@@ -1,0 +1,355 @@
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_mnm import ops as mnm_ops
+from keras_mnm.layers.neural_memory import NeuralMemory
+from keras_mnm.validation import integer
+
+
+class MNMState(NamedTuple):
+    """The state of an `MNMCell`, by name; Keras carries it as one flat list of `[B, n]` tensors."""
+
+    output: object
+    """`y`, `[B, units]`. First, since Keras repeats the first state at masked steps."""
+    controller: list
+    """The state of the controller, flat."""
+    readout: object
+    """`v^r`, the mean of the values read, `[B, memory_units]`; part of the next input."""
+    memory: list
+    """φ, `memory_depth` tensors `[B, memory_units²]`."""
+    meta: object
+    """`[B, 2]`: the sum of the meta objective's terms so far, and the number of steps."""
+    delayed: list
+    """With a recall delay 𝒯: the last 𝒯 write keys and target values, each `[B, 𝒯 H D]`, and
+    `[B, 𝒯]` flags that tell which of them are there. Otherwise empty."""
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class MNMCell(keras.layers.Layer):
+    """One time step of Metalearned Neural Memory, a cell for `keras.layers.RNN`.
+
+    1. The controller takes the input and the last read-out: `h_t = LSTM([x_t; v^r_{t-1}])`.
+    2. Eq. 1 makes read keys, write keys and target values, `num_heads` of each, and a rate
+       `β = sigmoid(W_β β' + b_β)`.
+    3. The keys are written with the target values (`NeuralMemory`, Eq. 3 or 4).
+    4. The new memory is read: `v^r_t`, the mean over heads.
+    5. `y_t = W_y [h_t; v^r_t] + b_y`.
+
+    The step also adds up the meta objective (Eq. 5), without which the memory is not taught to
+    store. `keras_mnm.MNM` trains it by itself. With `keras.layers.RNN`, ask for the states and
+    hand the meta state to `keras_mnm.MetaLoss`, as in the example; otherwise the task loss alone
+    is trained.
+
+    Args:
+        units: Positive integer, units of the controller and of the output.
+        memory_units: Positive integer, the memory's units `D`, the size of keys and values.
+            Defaults to `None`, which means `units`.
+        num_heads: Positive integer, parallel heads `H`. Defaults to `1`.
+        memory_depth: Positive integer, the memory's layers `L`. Defaults to `3`.
+        write_rule: `"local"` (MNM-p) or `"gradient"` (MNM-g). Defaults to `"local"`.
+        controller: A Keras RNN cell. Defaults to `None`, which makes a
+            `keras.layers.LSTMCell(units)`. Its output is `h_t`; `units` then is the size of the
+            output alone. The cell must be pure: no dropout.
+        rate_per_layer: Whether each memory layer has a rate of its own. Defaults to `False`.
+        recall_delay: Integer 𝒯 ≥ 0 of Eq. 5: the pairs of the last 𝒯 steps count, too.
+            Defaults to `0`.
+        recall_decay: Number in [0, 1]; a pair of τ steps ago counts `λ_τ = recall_decay ** τ`.
+            Defaults to `1.0`.
+        step_size: η of the writes, see `NeuralMemory`. Defaults to `None`, `2 / (H D)`.
+        memory_activation: σ of the memory's layers but the last. Defaults to `"tanh"`.
+        memory_output_activation: σ of its last layer. Defaults to `"linear"`.
+        memory_initializer: Initializer of φ_0. Defaults to `"glorot_uniform"`.
+        train_initial_memory: Whether φ_0 is trained. Defaults to `False`.
+        feedback: A layer in place of `BFPF`, see `NeuralMemory`. Defaults to `None`.
+        kernel_initializer: Initializer of the kernels of the interaction vectors, the rate and
+            the output. Defaults to `"glorot_uniform"`.
+        kernel_regularizer: Regularizer of these kernels. Defaults to `None`.
+        kernel_constraint: Constraint of these kernels. Defaults to `None`.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+
+    Call arguments:
+        inputs: `[B, features]`.
+        states: The list that `get_initial_state` or the last step returned; `unpack_state` gives
+            its parts names.
+
+    Returns:
+        The output `[B, units]`, and the list of new states.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> cell = keras_mnm.MNMCell(16)
+    >>> inputs = keras.Input((None, 8))
+    >>> outputs, *states = keras.layers.RNN(cell, return_sequences=True, return_state=True)(inputs)
+    >>> outputs = keras_mnm.MetaLoss()(outputs, cell.unpack_state(states).meta)
+    >>> model = keras.Model(inputs, outputs)
+    >>> model(keras.random.normal((2, 5, 8))).shape == (2, 5, 16)
+    True
+    >>> len(model.losses)
+    1
+    """
+
+    def __init__(
+        self,
+        units,
+        memory_units=None,
+        num_heads=1,
+        memory_depth=3,
+        write_rule="local",
+        controller=None,
+        *,
+        rate_per_layer=False,
+        recall_delay=0,
+        recall_decay=1.0,
+        step_size=None,
+        memory_activation="tanh",
+        memory_output_activation="linear",
+        memory_initializer="glorot_uniform",
+        train_initial_memory=False,
+        feedback=None,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.units = integer("units", units)
+        self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
+        self.num_heads = integer("num_heads", num_heads)
+        self.memory_depth = integer("memory_depth", memory_depth)
+        self.rate_per_layer = rate_per_layer
+        self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
+        self.recall_decay = recall_decay
+        if not 0 <= recall_decay <= 1:
+            raise ValueError(
+                f"`recall_decay` must lie in [0, 1]. Received: recall_decay={recall_decay!r}."
+            )
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+
+        policy = self.dtype_policy
+        if controller is None:
+            controller = keras.layers.LSTMCell(self.units, dtype=policy, name="controller")
+        elif not hasattr(controller, "state_size"):
+            raise ValueError(
+                "`controller` must be a Keras RNN cell, with `state_size` and "
+                "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
+                f"Received: controller={controller!r}."
+            )
+        self.controller = controller
+        self.memory = NeuralMemory(
+            self.memory_units,
+            self.memory_depth,
+            write_rule,
+            step_size=step_size,
+            activation=memory_activation,
+            output_activation=memory_output_activation,
+            initializer=memory_initializer,
+            train_initial_memory=train_initial_memory,
+            feedback=feedback,
+            dtype=policy,
+            name="memory",
+        )
+        self.write_rule = self.memory.write_rule
+        self.step_size = step_size
+        self.memory_activation = self.memory.activation
+        self.memory_output_activation = self.memory.output_activation
+        self.memory_initializer = self.memory.initializer
+        self.train_initial_memory = train_initial_memory
+        self.feedback = self.memory.feedback
+
+        def dense(units, name, activation=None):
+            return keras.layers.Dense(
+                units,
+                activation,
+                kernel_initializer=self.kernel_initializer.clone(),
+                kernel_regularizer=self.kernel_regularizer,
+                kernel_constraint=self.kernel_constraint,
+                dtype=policy,
+                name=name,
+            )
+
+        self.interaction = dense((3 * self.num_heads + 1) * self.memory_units, "interaction")
+        self.rate = dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
+        self.output_projection = dense(self.units, "output")
+
+    def build(self, input_shape):
+        if len(input_shape) != 2:
+            raise ValueError(
+                "MNMCell takes one time step, [B, features]; use keras_mnm.MNM or "
+                f"keras.layers.RNN for [B, T, features]. Received shape {tuple(input_shape)}."
+            )
+        hidden = self._controller_output_size
+        if not self.controller.built:
+            self.controller.build((None, input_shape[-1] + self.memory_units))
+        self.interaction.build((None, hidden))
+        self.rate.build((None, self.memory_units))
+        self.memory.build()
+        self.output_projection.build((None, hidden + self.memory_units))
+
+    @property
+    def _controller_output_size(self):
+        size = getattr(self.controller, "output_size", None)
+        return size or keras.tree.flatten(self.controller.state_size)[0]
+
+    @property
+    def output_size(self):
+        """Size of the output: `units`."""
+        return self.units
+
+    @property
+    def state_size(self):
+        """Sizes of the states, in the order of `MNMState`, as one flat list."""
+        pairs = self.recall_delay * self.num_heads * self.memory_units
+        return [
+            self.units,
+            *keras.tree.flatten(self.controller.state_size),
+            self.memory_units,
+            *self.memory.state_size,
+            2,
+            *([pairs, pairs, self.recall_delay] if self.recall_delay else []),
+        ]
+
+    def unpack_state(self, states):
+        """Names the parts of a flat list of states (of tensors, or of their sizes)."""
+        states = list(states)
+        sizes = self.state_size
+        if len(states) != len(sizes):
+            raise ValueError(
+                f"This MNMCell has {len(sizes)} states of sizes {sizes}, as "
+                f"`get_initial_state(batch_size)` returns them. Received {len(states)} states."
+            )
+        readout = 1 + len(keras.tree.flatten(self.controller.state_size))
+        meta = readout + 1 + self.memory_depth
+        return MNMState(
+            output=states[0],
+            controller=states[1:readout],
+            readout=states[readout],
+            memory=states[readout + 1 : meta],
+            meta=states[meta],
+            delayed=states[meta + 1 :],
+        )
+
+    def pack_state(self, state):
+        """The flat list of states that Keras carries; undoes `unpack_state`."""
+        return keras.tree.flatten(tuple(state))
+
+    def get_initial_state(self, batch_size):
+        """Zeros, but for the memory, which is φ_0."""
+        zeros = [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
+        state = self.unpack_state(zeros)
+        controller = state.controller
+        if hasattr(self.controller, "get_initial_state"):
+            controller = self.controller.get_initial_state(batch_size=batch_size)
+        memory = self.memory.get_initial_state(batch_size)
+        return self.pack_state(state._replace(controller=controller, memory=memory))
+
+    def call(self, inputs, states):
+        state = self.unpack_state(states)
+        hidden, controller = self._control(inputs, state)
+        read_keys, write_keys, values, rate_vector = mnm_ops.interaction_vectors(
+            self.interaction(hidden), self.num_heads
+        )
+        memory = self.memory.bind(write_keys, values, self.rate(rate_vector), state.memory)
+
+        # One pass over the new memory serves both the read and the meta objective.
+        keys, targets, weights = self._pairs_to_recall(write_keys, values, state.delayed)
+        recalled = self.memory.recall(ops.concatenate([read_keys, keys], axis=1), memory)
+        readout = ops.mean(recalled[:, : self.num_heads], axis=1)
+        error = self._recall_error(recalled[:, self.num_heads :], targets, weights)
+
+        output = self.output_projection(ops.concatenate([hidden, readout], axis=-1))
+        meta = state.meta + ops.stack([error, ops.ones_like(error)], axis=-1)
+        delayed = self._push_pair(write_keys, values, state.delayed)
+        return output, self.pack_state(
+            MNMState(output, controller, readout, memory, meta, delayed)
+        )
+
+    def _control(self, inputs, state):
+        """`h_t = g([x_t; v^r_{t-1}], h_{t-1})`, and the controller's new state."""
+        controller_state = keras.tree.pack_sequence_as(
+            self.controller.state_size, state.controller
+        ) if keras.tree.is_nested(self.controller.state_size) else state.controller
+        return self.controller(
+            ops.concatenate([inputs, state.readout], axis=-1), controller_state
+        )
+
+    def _pairs_to_recall(self, keys, values, delayed):
+        """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""
+        if not self.recall_delay:
+            return keys, values, None
+        old_keys, old_values, present = delayed
+        shape = (-1, self.recall_delay * self.num_heads, self.memory_units)
+        decay = [self.recall_decay**tau for tau in range(1, self.recall_delay + 1)]
+        weights = ops.concatenate(
+            [ops.ones_like(present[:, :1]), present * ops.cast(decay, present.dtype)], axis=-1
+        )
+        return (
+            ops.concatenate([keys, ops.reshape(old_keys, shape)], axis=1),
+            ops.concatenate([values, ops.reshape(old_values, shape)], axis=1),
+            weights,
+        )
+
+    def _recall_error(self, recalled, targets, weights):
+        """The inner sums of Eq. 5 over τ and heads: `[B]`."""
+        if weights is None:
+            return mnm_ops.squared_error(recalled, targets)
+        by_delay = (-1, 1 + self.recall_delay, self.num_heads, self.memory_units)
+        errors = mnm_ops.squared_error(
+            ops.reshape(recalled, by_delay), ops.reshape(targets, by_delay)
+        )
+        return ops.sum(weights * errors, axis=-1)
+
+    def _push_pair(self, keys, values, delayed):
+        """The delay line with this step's pair in front and the oldest one dropped."""
+        if not self.recall_delay:
+            return []
+        old_keys, old_values, present = delayed
+        pair = self.num_heads * self.memory_units
+
+        def push(new, old):
+            size = old.shape[-1]
+            return ops.concatenate([ops.reshape(new, (-1, pair)), old], axis=-1)[:, :size]
+
+        present = ops.concatenate([ops.ones_like(present[:, :1]), present[:, :-1]], axis=-1)
+        return [push(keys, old_keys), push(values, old_values), present]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "memory_units": self.memory_units,
+            "num_heads": self.num_heads,
+            "memory_depth": self.memory_depth,
+            "write_rule": self.write_rule,
+            "controller": keras.saving.serialize_keras_object(self.controller),
+            "rate_per_layer": self.rate_per_layer,
+            "recall_delay": self.recall_delay,
+            "recall_decay": self.recall_decay,
+            "step_size": self.step_size,
+            "memory_activation": keras.activations.serialize(self.memory_activation),
+            "memory_output_activation": keras.activations.serialize(self.memory_output_activation),
+            "memory_initializer": keras.initializers.serialize(self.memory_initializer),
+            "train_initial_memory": self.train_initial_memory,
+            "feedback": keras.saving.serialize_keras_object(self.feedback),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**cls.deserialize_options(config))
+
+    @staticmethod
+    def deserialize_options(config):
+        """A copy of `config` with the layers in it made."""
+        layers = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("controller", "feedback")
+            if name in config
+        }
+        return {**config, **layers}

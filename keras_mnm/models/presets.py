@@ -1,0 +1,243 @@
+"""Pretrained models: a preset is a folder with `preset.json` and `model.keras`."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import urllib.error
+
+import keras
+
+from keras_mnm.files import load_model, replacing, versions
+
+SOURCE_VARIABLE = "KERAS_MNM_PRESETS"
+"""Environment variable with a folder or a base URL in which presets are looked for first."""
+
+_PACKAGED = pathlib.Path(__file__).parent.parent / "presets"
+_CARD, _MODEL = "preset.json", "model.keras"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def list_presets(source=None):
+    """The known presets and their cards.
+
+    Args:
+        source: A folder of presets. Defaults to the folder named by the environment variable
+            `KERAS_MNM_PRESETS`, if it is one. The packaged presets are always listed.
+
+    Returns:
+        A dict from name to card: `description`, `metrics` (with their seeds), `training`,
+        `versions`, `size` in bytes, `sha256`, and the model's `configuration`.
+
+    Example:
+
+    >>> import keras_mnm
+    >>> "dictionary-4x1-mnm-p" in keras_mnm.list_presets()
+    True
+    """
+    folders = [_PACKAGED]
+    source = _source(source)
+    if source and not _is_url(source):
+        folders.append(pathlib.Path(source))
+    paths = [path for folder in folders for path in sorted(folder.glob(f"*/{_CARD}"))]
+    return {path.parent.name: _read_card(path) for path in paths}
+
+
+def from_preset(name, load_weights=True, source=None):
+    """A pretrained model, as an ordinary Keras model.
+
+    Packaged presets need no network. Others come from `source` and are kept in Keras's cache;
+    the SHA-256 of every file is checked.
+
+    Args:
+        name: A name from `list_presets()`, or of a preset in `source`.
+        load_weights: Whether to load the weights. With `False` the model has the preset's
+            architecture and freshly drawn weights. Defaults to `True`.
+        source: A folder or a base URL that holds `<name>/preset.json` and `<name>/model.keras`,
+            as `save_to_preset` writes them. Defaults to the environment variable
+            `KERAS_MNM_PRESETS`, then to the packaged presets.
+
+    Returns:
+        A Keras model, not compiled.
+
+    Example:
+
+    >>> import keras_mnm
+    >>> model = keras_mnm.from_preset("dictionary-4x1-mnm-p")
+    >>> model.output_shape
+    (None, 1, 30)
+    """
+    if not _NAME.fullmatch(str(name)):
+        raise ValueError(
+            f"A preset's name has letters, digits, '.', '_' and '-'. Received: {name!r}. "
+            "For a folder of presets pass from_preset(name, source=folder)."
+        )
+    folder = _locate(name, _source(source))
+    card = _read_card(folder / _CARD)
+    if not load_weights:
+        return keras.saving.deserialize_keras_object(card["configuration"], safe_mode=True)
+    path = folder / _MODEL
+    _check_file(path, card)
+    return load_model(path)
+
+
+def save_to_preset(model, folder, description, metrics=None, training=None):
+    """Saves a model as a preset, for `from_preset(name, source=...)`.
+
+    Args:
+        model: A Keras model.
+        folder: The preset's folder; its name is the preset's name.
+        description: One sentence for people.
+        metrics: JSON-able figures, with the seeds they were measured with.
+        training: JSON-able account of how the model was trained.
+
+    Returns:
+        The card that was written.
+
+    Example:
+
+    >>> import keras_mnm, tempfile
+    >>> model = keras_mnm.from_preset("dictionary-4x1-mnm-p")
+    >>> folder = tempfile.mkdtemp()
+    >>> card = keras_mnm.save_to_preset(model, folder + "/mine", "A copy.")
+    >>> copy = keras_mnm.from_preset("mine", source=folder)
+    """
+    folder = pathlib.Path(folder)
+    if not _NAME.fullmatch(folder.name):
+        raise ValueError(
+            "The folder's name becomes the preset's name: letters, digits, '.', '_' and '-'. "
+            f"Received: {str(folder)!r}."
+        )
+    configuration = keras.saving.serialize_keras_object(model)
+    configuration.pop("compile_config", None)
+    bare = keras.saving.deserialize_keras_object(configuration)  # no optimizer, a third the size
+    bare.set_weights(model.get_weights())
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / _MODEL) as temporary:
+        bare.save(temporary)
+        content = temporary.read_bytes()
+    card = {
+        "description": description,
+        "metrics": metrics or {},
+        "training": training or {},
+        "versions": versions(),
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "configuration": configuration,
+    }
+    with replacing(folder / _CARD) as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _source(source):
+    return source or os.environ.get(SOURCE_VARIABLE)
+
+
+def _is_url(source):
+    return re.match(r"[a-z][a-z0-9+]*://", str(source)) is not None
+
+
+def _locate(name, source):
+    """The local folder of a preset; fetches it when `source` is a URL."""
+    if source and _is_url(source):
+        if not (_PACKAGED / name / _CARD).exists():
+            return _download(name, source)
+    elif source and (pathlib.Path(source) / name / _CARD).exists():
+        return pathlib.Path(source) / name
+    if (_PACKAGED / name / _CARD).exists():
+        return _PACKAGED / name
+    raise ValueError(_unknown(name, source))
+
+
+def _unknown(name, source):
+    known = ", ".join(list_presets(source)) or "none"
+    looked = f" (also looked in {source})" if source else ""
+    return (
+        f"Unknown preset {name!r}{looked}. Known presets: {known}. For presets of your own pass "
+        f"`source`, a folder or base URL, or set {SOURCE_VARIABLE}."
+    )
+
+
+def _download(name, base):
+    """Brings `<base>/<name>/` into Keras's cache and returns the folder there."""
+    base = base.rstrip("/")
+    # Presets of the same name from different places stay apart.
+    place = hashlib.sha256(base.encode()).hexdigest()[:12]
+    folder = _keras_home() / "keras_mnm" / place / name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(f"{base}/{name}/{_CARD}", folder / _CARD)
+    except FileNotFoundError:
+        raise ValueError(_unknown(name, base)) from None
+    except OSError as error:
+        if not (folder / _CARD).exists():
+            raise ValueError(
+                f"Preset {name!r} could not be fetched from {base} and is not in the cache: "
+                f"{error}. Check the address and the network, or pass a local folder as `source`."
+            ) from error
+    card = _read_card(folder / _CARD)
+    model = folder / _MODEL
+    if not model.exists() or _sha256(model) != card["sha256"]:
+        try:
+            _fetch(f"{base}/{name}/{_MODEL}", model, card["sha256"])
+        except OSError as error:
+            raise ValueError(
+                f"The weights of preset {name!r} could not be fetched from {base}: {error}. "
+                "Nothing was kept; try again, or pass a local folder as `source`."
+            ) from error
+    return folder
+
+
+def _keras_home():
+    return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+
+
+def _fetch(url, path, sha256=None):
+    """Downloads to a temporary name and renames, so that `path` is whole or absent."""
+    with replacing(path) as temporary:
+        try:
+            keras.utils.get_file(
+                temporary.name,
+                url,
+                cache_dir=temporary.parent,
+                cache_subdir="",
+                file_hash=sha256,
+                hash_algorithm="sha256",
+            )
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                raise FileNotFoundError(url) from error
+            raise
+        except Exception as error:  # get_file raises plain Exceptions and ValueErrors
+            if "404" in str(error):
+                raise FileNotFoundError(url) from error
+            raise OSError(str(error)) from error
+
+
+def _read_card(path):
+    try:
+        card = json.loads(path.read_text())
+        card["sha256"], card["size"], card["configuration"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no preset card ({type(error).__name__}: {error}). Expected the "
+            f"{_CARD} that keras_mnm.save_to_preset writes."
+        ) from error
+    return card
+
+
+def _check_file(path, card):
+    if not path.exists():
+        raise ValueError(f"{path} is missing; the preset's folder needs {_CARD} and {_MODEL}.")
+    found = _sha256(path)
+    if found != card["sha256"]:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is {found}, expected {card['sha256']} "
+            f"({path.stat().st_size} bytes, expected {card['size']}). Delete it and fetch it again."
+        )
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

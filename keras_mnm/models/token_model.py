@@ -1,0 +1,30 @@
+import keras
+
+from keras_mnm.models.model import Model
+
+
+def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embedding_units=100):
+    """A model that reads a row of tokens and answers at the row's last steps.
+
+    Args:
+        recurrent: A recurrent layer with `return_sequences=True`, for instance
+            `keras_mnm.MNM(100, return_sequences=True)`.
+        vocabulary_size: Number of tokens, in and out.
+        sequence_length: Number of steps `T`, or None for any (None does not compile with XLA on
+            TensorFlow).
+        answer_length: Number of steps at the end of the row that are answered.
+        embedding_units: Size of the token embedding. Defaults to `100`.
+
+    Returns:
+        A `keras_mnm.Model` from tokens `[B, T]` to logits `[B, answer_length, vocabulary_size]`.
+    """
+    if not recurrent.return_sequences:
+        raise ValueError(
+            "`recurrent` must return all its outputs: pass return_sequences=True to it. "
+            f"Received: {recurrent!r}."
+        )
+    tokens = keras.Input((sequence_length,), dtype="int32", name="tokens")
+    embedded = keras.layers.Embedding(vocabulary_size, embedding_units, name="embedding")(tokens)
+    answers = recurrent(embedded)[:, -answer_length:]
+    logits = keras.layers.Dense(vocabulary_size, name="logits")(answers)
+    return Model(tokens, logits, name="token_model")

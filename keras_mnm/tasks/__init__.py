@@ -1,0 +1,3 @@
+from keras_mnm.tasks.dictionary import DictionaryInference
+
+__all__ = ["DictionaryInference"]

@@ -1,0 +1,21 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+# Settings of the user's must not decide what the tests find.
+os.environ.pop("KERAS_MNM_PRESETS", None)
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def precision(request):
+    """A float type, and how closely a result must agree with the float64 reference."""
+    return request.param, {"float32": 1e-5, "float64": 1e-10}[request.param]

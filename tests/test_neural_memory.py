@@ -1,0 +1,231 @@
+import finite_differences
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+import keras_mnm
+
+B, H, D = 3, 2, 4
+
+
+def random_memory(rng, depth, batch=B):
+    """A memory for every sample, as the package's states and in the paper's orientation."""
+    matrices = rng.uniform(-1, 1, (batch, depth, D, D))
+    states = [matrices[:, layer].swapaxes(1, 2).reshape(batch, -1) for layer in range(depth)]
+    return states, matrices
+
+
+def make(rule, depth, dtype="float64", **options):
+    memory = keras_mnm.NeuralMemory(D, depth, rule, dtype=dtype, **options)
+    memory.build()
+    if memory.feedback is not None:
+        memory.feedback.bias.assign(np.linspace(-0.3, 0.3, depth * D))
+    return memory
+
+
+def expected_activations(memory, values, depth):
+    feedback = memory.feedback
+    kernel, bias = (np.asarray(ops.convert_to_numpy(w), "float64") for w in feedback.weights)
+    flat = values @ kernel + bias
+    return flat.reshape(*values.shape[:-1], depth, D)
+
+
+@pytest.mark.parametrize("output_activation", ["linear", "tanh"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_read_write_and_error_match_the_equations(rule, depth, output_activation, precision):
+    dtype, tolerance = precision
+    rng = np.random.default_rng(depth)
+    memory = make(rule, depth, dtype, output_activation=output_activation)
+    states, matrices = random_memory(rng, depth)
+    states = [ops.convert_to_tensor(state, dtype) for state in states]
+    keys, values = rng.uniform(-1, 1, (2, B, H, D))
+    rate = rng.uniform(0, 1, (B, depth))
+    sigma = {"linear": reference.linear, "tanh": reference.tanh}[output_activation]
+
+    read = memory.read(keys, states)
+    error = memory.recall_error(keys, values, states)
+    written = memory.write(keys, values, rate, states)
+
+    for sample in range(B):
+        own, arguments = list(matrices[sample]), {"output_activation": sigma}
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(read)[sample],
+            reference.read(own, keys[sample], **arguments),
+            atol=tolerance,
+        )
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(error)[sample],
+            reference.recall_error(own, keys[sample], values[sample], **arguments),
+            atol=tolerance,
+        )
+        if rule == "local":
+            pull = expected_activations(memory, values[sample], depth)
+            after = reference.local_write(
+                own, keys[sample], pull, rate[sample], 2 / (H * D), **arguments
+            )
+        else:
+            after = reference.gradient_write(
+                own, keys[sample], values[sample], rate[sample], 2 / (H * D), **arguments
+            )
+        for layer in range(depth):
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(written[layer])[sample].reshape(D, D).T,
+                after[layer],
+                atol=tolerance,
+            )
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_gradients_through_two_writes_match_finite_differences(rule):
+    rng = np.random.default_rng(1)
+    memory = make(rule, 3, train_initial_memory=True)
+    keys, values = (
+        keras.Variable(rng.uniform(-1, 1, (2, B, H, D)), dtype="float64", name=name)
+        for name in ("keys", "values")
+    )
+    rate = keras.Variable(rng.uniform(0.2, 0.8, (2, B, 3)), dtype="float64", name="rate")
+
+    def loss():
+        states = memory.get_initial_state(B)
+        for t in range(2):
+            states = memory.bind(keys[t], values[t], rate[t], states)
+        return ops.sum(ops.square(memory.recall(keys[0], states) - values[1]))
+
+    variables = [keys, values, rate, *memory.trainable_variables]
+    finite_differences.check_gradients(loss, variables, rng)
+
+
+def test_gradient_write_is_a_sparse_distributed_memory_write_minus_what_is_stored():
+    """Appendix C, Eq. 10: M² ← M² + v aᵀ - v̂ aᵀ, for a fixed binary address layer."""
+    rng = np.random.default_rng(2)
+
+    def address(x):  # Eq. 7: 1 within the Hamming radius, else 0; no gradient passes
+        return ops.cast(ops.greater_equal(x, 0.0), x.dtype)
+
+    memory = make("gradient", 2, step_size=1.0, activation=address)
+    states, matrices = random_memory(rng, 2, batch=1)
+    states[0] = np.sign(states[0])
+    first = states[0].reshape(D, D).T
+    key, value = np.sign(rng.uniform(-1, 1, (1, 1, D))), rng.uniform(-1, 1, (1, 1, D))
+    written = memory.write(key, value, 1.0, [ops.convert_to_tensor(s) for s in states])
+
+    a = (first @ key[0, 0] >= 0).astype(float)
+    stored = matrices[0, 1] @ a
+    np.testing.assert_allclose(ops.convert_to_numpy(written[0]), states[0])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(written[1]).reshape(D, D).T,
+        matrices[0, 1] + np.outer(value[0, 0], a) - np.outer(stored, a),
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_rate_zero_writes_nothing(rule):
+    memory = make(rule, 2)
+    states = memory.get_initial_state(B)
+    keys, values = np.random.default_rng(3).uniform(-1, 1, (2, B, H, D))
+    for before, after in zip(states, memory.write(keys, values, 0.0, states), strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(before), ops.convert_to_numpy(after))
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_default_step_size_keeps_the_memory_bounded(rule, rate):
+    rng = np.random.default_rng(4)
+    memory = keras_mnm.NeuralMemory(16, 3, rule)
+    states = memory.get_initial_state(1)
+    for _ in range(200):
+        keys, values = np.tanh(rng.standard_normal((2, 1, 1, 16)))
+        states = memory.write(keys, values, rate, states)
+    largest = max(float(ops.max(ops.abs(state))) for state in states)
+    assert largest < 10
+
+
+def test_initial_memory_is_the_same_for_all_samples_and_fixed():
+    memory = keras_mnm.NeuralMemory(D)
+    states = [ops.convert_to_numpy(state) for state in memory.get_initial_state(5)]
+    assert [state.shape for state in states] == [(5, D * D)] * 3
+    for state in states:
+        assert np.all(state == state[:1])
+    assert not np.allclose(states[0], states[1])
+    assert not {id(v) for v in memory.initial_memory} & {id(v) for v in memory.trainable_variables}
+    trained = make("local", 3, train_initial_memory=True)
+    assert len(trained.trainable_variables) == len(memory.trainable_variables) + 3
+
+
+def test_feedback_of_the_users_own():
+    mlp = keras.Sequential([keras.layers.Dense(7, "tanh"), keras.layers.Dense(2 * D)])
+    memory = keras_mnm.NeuralMemory(D, depth=2, feedback=mlp)
+    states = memory.get_initial_state(B)
+    keys, values = np.random.default_rng(5).uniform(-1, 1, (2, B, H, D))
+    written = memory.write(keys, values, 1.0, states)
+    expected = ops.convert_to_numpy(mlp(values.reshape(-1, D))).reshape(B, H, 2, D)
+    own = [ops.convert_to_numpy(state)[0].reshape(D, D).T for state in states]
+    after = reference.local_write(own, keys[0], expected[0], [1.0, 1.0], 2 / (H * D))
+    for layer in range(2):
+        found = ops.convert_to_numpy(written[layer])[0].reshape(D, D).T
+        np.testing.assert_allclose(found, after[layer], atol=1e-5)
+    with pytest.raises(ValueError, match=r"feedback.*Received a layer with output shape"):
+        keras_mnm.NeuralMemory(D, depth=3, feedback=keras.layers.Dense(D)).build()
+
+
+def test_config_round_trip():
+    memory = keras_mnm.NeuralMemory(
+        D,
+        2,
+        step_size=0.1,
+        activation="relu",
+        output_activation="tanh",
+        initializer=keras.initializers.Orthogonal(0.5),
+        train_initial_memory=True,
+        feedback=keras_mnm.BFPF(D, 2, "tanh", use_bias=False, kernel_regularizer="l2"),
+        name="remembers",
+    )
+    config = memory.get_config()
+    assert keras_mnm.NeuralMemory.from_config(config).get_config() == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"units": 0}, "`units` must be an integer of at least 1. Received: units=0"),
+        ({"units": D, "depth": 0}, "`depth`.*depth=0"),
+        ({"units": D, "depth": 1.5}, "`depth`.*depth=1.5"),
+        ({"units": D, "write_rule": "hebb"}, "'local', 'gradient'.*'hebb'"),
+        ({"units": D, "step_size": -1}, "`step_size`.*-1"),
+        ({"units": D, "write_rule": "gradient", "feedback": keras.layers.Dense(4)}, "`feedback`"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mnm.NeuralMemory(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys": np.zeros((B, D))}, r"`keys` must have shape \[B, H, 4\].*\(3, 4\)"),
+        ({"keys": np.zeros((B, H, 5))}, r"`keys`.*\(3, 2, 5\)"),
+        ({"values": np.zeros((B, 1, D))}, "same shape"),
+        ({"rate": 1.5}, r"`rate` must lie in \[0, 1\].*1.5"),
+        ({"rate": -0.1}, "`rate`"),
+        ({"rate": np.nan}, "`rate`"),
+        ({"rate": np.zeros((B, 2))}, r"`rate`.*3 memory layers.*\(3, 2\)"),
+        ({"keys": np.full((B, H, D), np.nan)}, "`keys` must be finite.*24 NaN"),
+        ({"states": [np.zeros((B, D * D))] * 2}, r"`states` must be 3 tensors of shape \[B, 16\]"),
+    ],
+)
+def test_bad_writes(change, message):
+    memory = keras_mnm.NeuralMemory(D)
+    arguments = {
+        "keys": np.zeros((B, H, D)),
+        "values": np.zeros((B, H, D)),
+        "rate": 0.5,
+        "states": memory.get_initial_state(B),
+    }
+    memory.write(**arguments)
+    with pytest.raises(ValueError, match=message):
+        memory.write(**{**arguments, **change})
