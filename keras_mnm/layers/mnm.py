@@ -3,6 +3,8 @@ import inspect
 import keras
 from keras import ops
 
+from keras_mnm import sequence
+from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm_cell import MNMCell
 
@@ -112,11 +114,89 @@ class MNM(keras.layers.RNN):
         # The objective is the mean over the steps of this call.
         state = self.cell.unpack_state(initial_state)
         state = state._replace(meta=ops.zeros_like(state.meta))
-        last_output, outputs, states = super().inner_loop(
-            sequences, self.cell.pack_state(state), mask, training
-        )
+        if self._can_fuse(sequences):
+            last_output, outputs, states = self._fused_loop(sequences, state, mask)
+        else:
+            last_output, outputs, states = super().inner_loop(
+                sequences, self.cell.pack_state(state), mask, training
+            )
         last_output = self.meta_loss(last_output, self.cell.unpack_state(states).meta)
         return last_output, outputs, states
+
+    def _can_fuse(self, sequences):
+        """Whether the fused form expresses this layer; otherwise the plain loop runs."""
+        cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
+        return (
+            sequences.shape[1]
+            and not self.unroll
+            and self.compute_dtype in ("float32", "float64")
+            and not cell.recall_delay
+            and type(controller) is keras.layers.LSTMCell
+            and controller.activation is keras.activations.tanh
+            and controller.recurrent_activation is keras.activations.sigmoid
+            and controller.use_bias
+            and not (controller.dropout or controller.recurrent_dropout)
+            and _activation_name(memory.activation) in sequence.SIGMAS
+            and _activation_name(memory.output_activation) in sequence.SIGMAS
+            and (memory.feedback is None or type(memory.feedback) is BFPF)
+            and (memory.feedback is None or memory.feedback.activation is keras.activations.linear)
+            and (memory.feedback is None or memory.feedback.use_bias)
+        )
+
+    def _fused_loop(self, sequences, state, mask):
+        """`RNN.inner_loop` by `keras_mnm.sequence`: what hangs on no state is done at once."""
+        cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
+        inputs = ops.transpose(sequences, (1, 0, 2))
+        present = ops.ones_like(inputs[..., :1])
+        if mask is not None:
+            mask = ops.reshape(mask, (-1, sequences.shape[1], 1))
+            present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
+        if self.go_backwards:
+            inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
+
+        features = inputs.shape[-1]
+        x_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
+        recurrent = ops.concatenate([controller.recurrent_kernel, readout_kernel], axis=0)
+        feedback = memory.feedback
+        hidden, readouts, error, (h, c, readout, *matrices) = sequence.run(
+            ops.matmul(inputs, x_kernel) + controller.bias,
+            present,
+            [*state.controller, state.readout, *memory.matrices(state.memory)],
+            sequence.Weights(
+                recurrent,
+                *[ops.convert_to_tensor(w) for w in (*cell.interaction.weights, *cell.rate.weights)],
+                () if feedback is None else [ops.convert_to_tensor(w) for w in feedback.weights],
+            ),
+            sequence.Spec(
+                cell.num_heads,
+                cell.write_rule,
+                memory.step_size_for(cell.num_heads),
+                _activation_name(memory.activation),
+                _activation_name(memory.output_activation),
+            ),
+        )
+
+        outputs = cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
+        steps = ops.sum(present, axis=0)
+        if mask is not None:
+            # Masked steps repeat the output before them, and that is the state's at first.
+            begun = ops.cumsum(present, axis=0) > 0
+            outputs = ops.where(begun, outputs, state.output[None])
+        last_output = outputs[-1]
+        state = state._replace(
+            output=last_output,
+            controller=[h, c],
+            readout=readout,
+            memory=[ops.reshape(matrix, (-1, memory.units**2)) for matrix in matrices],
+            meta=ops.concatenate([error[:, None], steps], axis=-1),
+        )
+        if self.zero_output_for_mask:
+            outputs = outputs * present
+            last_output = outputs[-1]
+        outputs = ops.transpose(outputs, (1, 0, 2))
+        if not self.return_sequences:
+            outputs = outputs[:, -1:]
+        return last_output, outputs, cell.pack_state(state)
 
     def reset_state(self):
         """Forgets: back to zeros and, for the memory, to φ_0. For `stateful=True`."""
@@ -137,6 +217,10 @@ class MNM(keras.layers.RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**MNMCell.deserialize_options(config))
+
+
+def _activation_name(activation):
+    return getattr(activation, "__name__", None)
 
 
 def _cell_option(name):

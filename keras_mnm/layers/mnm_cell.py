@@ -60,7 +60,7 @@ class MNMCell(keras.layers.Layer):
         step_size: η of the writes, see `NeuralMemory`. Defaults to `None`, `2 / (H D)`.
         memory_activation: σ of the memory's layers but the last. Defaults to `"tanh"`.
         memory_output_activation: σ of its last layer. Defaults to `"linear"`.
-        memory_initializer: Initializer of φ_0. Defaults to `"glorot_uniform"`.
+        memory_initializer: Initializer of φ_0. Defaults to `"orthogonal"`.
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`.
         feedback: A layer in place of `BFPF`, see `NeuralMemory`. Defaults to `None`.
         kernel_initializer: Initializer of the kernels of the interaction vectors, the rate and
@@ -106,7 +106,7 @@ class MNMCell(keras.layers.Layer):
         step_size=None,
         memory_activation="tanh",
         memory_output_activation="linear",
-        memory_initializer="glorot_uniform",
+        memory_initializer="orthogonal",
         train_initial_memory=False,
         feedback=None,
         kernel_initializer="glorot_uniform",

@@ -34,7 +34,8 @@ class NeuralMemory(keras.layers.Layer):
         activation: σ of all layers but the last. Defaults to `"tanh"`.
         output_activation: σ of the last layer. Defaults to `"linear"`, see
             `benchmarks/results/memory_defaults.json`; the paper's text has `"tanh"`.
-        initializer: Initializer of the matrices of φ_0. Defaults to `"glorot_uniform"`.
+        initializer: Initializer of the matrices of φ_0. Defaults to `"orthogonal"`, which leaves
+            the plateau before the memory is discovered far sooner than Glorot's (same file).
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`: the paper found that
             training it overfits.
         feedback: The feedback prediction functions of the local rule, a layer that maps
@@ -69,7 +70,7 @@ class NeuralMemory(keras.layers.Layer):
         step_size=None,
         activation="tanh",
         output_activation="linear",
-        initializer="glorot_uniform",
+        initializer="orthogonal",
         train_initial_memory=False,
         feedback=None,
         **kwargs,
@@ -198,18 +199,16 @@ class NeuralMemory(keras.layers.Layer):
     def recall(self, keys, states):
         """`read` without the checks of its arguments, for use inside a compiled step."""
         return mnm_ops.memory_activations(
-            keys, self._matrices(states), self.activation, self.output_activation
+            keys, self.matrices(states), self.activation, self.output_activation
         )[-1]
 
     def bind(self, keys, values, rate, states):
         """`write` without the checks of its arguments; `rate` is `[B, 1]` or `[B, depth]`."""
-        matrices = self._matrices(states)
+        matrices = self.matrices(states)
         rates = [
             rate[:, layer % rate.shape[-1], None, None] for layer in range(self.depth)
         ]
-        step_size = self.step_size
-        if step_size is None:
-            step_size = mnm_ops.default_step_size(keys.shape[1], self.units)
+        step_size = self.step_size_for(keys.shape[1])
         sigmas = (self.activation, self.output_activation)
         if self.write_rule == "local":
             activations = mnm_ops.memory_activations(keys, matrices, *sigmas)
@@ -218,6 +217,12 @@ class NeuralMemory(keras.layers.Layer):
         else:
             written = mnm_ops.gradient_write(matrices, keys, values, rates, step_size, *sigmas)
         return [ops.reshape(matrix, (-1, self.units**2)) for matrix in written]
+
+    def step_size_for(self, num_heads):
+        """η of a write with `num_heads` heads."""
+        if self.step_size is None:
+            return mnm_ops.default_step_size(num_heads, self.units)
+        return self.step_size
 
     def _expected_activations(self, values):
         """`[ẑ^1, ..., ẑ^L]`, each `[B, H, D]`, for target values `[B, H, D]`."""
@@ -230,7 +235,8 @@ class NeuralMemory(keras.layers.Layer):
             for prediction in ops.split(predictions, self.depth, axis=-1)
         ]
 
-    def _matrices(self, states):
+    def matrices(self, states):
+        """The memory's states as `depth` matrices `[B, units, units]`."""
         return [ops.reshape(state, (-1, self.units, self.units)) for state in states]
 
     def _checked(self, name, tensor):

@@ -24,7 +24,14 @@ def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embe
             f"Received: {recurrent!r}."
         )
     tokens = keras.Input((sequence_length,), dtype="int32", name="tokens")
-    embedded = keras.layers.Embedding(vocabulary_size, embedding_units, name="embedding")(tokens)
+    # Unit variance: with Keras's default of ±0.05 the controller starts almost blind.
+    embed = keras.layers.Embedding(
+        vocabulary_size,
+        embedding_units,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        name="embedding",
+    )
+    embedded = embed(tokens)
     answers = recurrent(embedded)[:, -answer_length:]
     logits = keras.layers.Dense(vocabulary_size, name="logits")(answers)
     return Model(tokens, logits, name="token_model")
