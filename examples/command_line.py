@@ -15,28 +15,44 @@ class Parser(argparse.ArgumentParser):
 
 def training_parser(description, **defaults):
     """A parser with the options of every example that trains."""
-    parser = Parser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     train = parser.add_argument_group("training")
-    train.add_argument("--write-rule", choices=("local", "gradient"), default="local",
-                       help="how the memory is written: local (MNM-p) or gradient (MNM-g)")
-    train.add_argument("--steps", type=positive_int, help="updates at most; stops earlier when "
-                       "solved; counted in rounds of 100")
+    train.add_argument(
+        "--write-rule",
+        choices=("local", "gradient"),
+        default="local",
+        help="how the memory is written: local (MNM-p) or gradient (MNM-g)",
+    )
+    train.add_argument(
+        "--steps",
+        type=positive_int,
+        help="updates at most; stops earlier when solved; counted in rounds of 100",
+    )
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
     train.add_argument("--learning-rate", type=positive_float, help="Adam's step size")
-    train.add_argument("--seed", type=non_negative_int, default=0,
-                       help="of the weights and the episodes")
-    train.add_argument("--output", type=pathlib.Path,
-                       help="folder of the results; by default one under runs/ named by the task")
-    train.add_argument("--resume", action="store_true",
-                       help="continue the run in the output folder")
-    train.add_argument("--backend", choices=("tensorflow", "jax", "torch"),
-                       default=os.environ.get("KERAS_BACKEND", "tensorflow"),
-                       help="of Keras")
+    train.add_argument(
+        "--seed", type=non_negative_int, default=0, help="of the weights and the episodes"
+    )
+    train.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder of the results; by default one under runs/ named by the task",
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder"
+    )
+    train.add_argument(
+        "--backend",
+        choices=("tensorflow", "jax", "torch"),
+        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        help="of Keras",
+    )
     evaluate = parser.add_argument_group("evaluation, instead of training")
-    evaluate.add_argument("--evaluate", metavar="MODEL_OR_PRESET",
-                          help="a .keras file or a preset's name; the last line printed is JSON")
+    evaluate.add_argument(
+        "--evaluate",
+        metavar="MODEL_OR_PRESET",
+        help="a .keras file or a preset's name; the last line printed is JSON",
+    )
     evaluate.add_argument("--episodes", type=positive_int, default=2000, help="fresh episodes")
     parser.set_defaults(**defaults)
     return parser

@@ -1,8 +1,8 @@
 """Dictionary inference (§4.1, Fig. 2): learn to translate from a few examples, in context.
 
-    python examples/dictionary_inference.py
-    python examples/dictionary_inference.py --support-size 8 --length 4
-    python examples/dictionary_inference.py --evaluate dictionary-4x1-mnm-p --episodes 2000
+python examples/dictionary_inference.py
+python examples/dictionary_inference.py --support-size 8 --length 4
+python examples/dictionary_inference.py --evaluate dictionary-4x1-mnm-p --episodes 2000
 """
 
 import json
@@ -60,8 +60,10 @@ def train(args, parser):
     data = dictionary.DictionaryInference(
         args.support_size, args.length, args.batch_size, run.steps_per_epoch, args.seed
     )
-    print(f"Training {name} with {model.count_params():,} parameters, at most "
-          f"{settings['steps']:,} updates of {args.batch_size} episodes; results in {folder}/")
+    print(
+        f"Training {name} with {model.count_params():,} parameters, at most "
+        f"{settings['steps']:,} updates of {args.batch_size} episodes; results in {folder}/"
+    )
     model = run.train(model, data, solved=lambda logs: logs["sequence_accuracy"] == 1.0)
 
     figures = measure(model, args.support_size, args.length, args.episodes, args.seed)

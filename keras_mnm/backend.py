@@ -36,7 +36,8 @@ if NAME == "tensorflow":
             outputs, residuals = forward(*arguments)
             return outputs, lambda *cotangents: backward(residuals, cotangents)
 
-        return function
+        # A tf.Variable among the arguments would need a gradient of its own.
+        return lambda *arguments: function(*map(tf.convert_to_tensor, arguments))
 
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""

@@ -63,7 +63,7 @@ def default_step_size(num_heads, units):
 
 
 def local_write(weights, activations, targets, rates, step_size):
-    """Eq. 4, the local rule of MNM-p: `M^l ← M^l - η β^l (z^l - ẑ^l) (z^{l-1})ᵀ`, summed over heads.
+    """Eq. 4, the rule of MNM-p: `M^l ← M^l - η β^l (z^l - ẑ^l) (z^{l-1})ᵀ`, summed over heads.
 
     Args:
         weights: the `L` matrices, each `[B, D, D]`.

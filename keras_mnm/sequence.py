@@ -276,9 +276,7 @@ class _Sequence:
         def before(first, values):
             return ops.concatenate([first[None], values[:-1]], axis=0)
 
-        h, c, r = (
-            before(*pair) for pair in zip(start, (hidden, cells, readouts), strict=True)
-        )
+        h, c, r = (before(*pair) for pair in zip(start, (hidden, cells, readouts), strict=True))
         hr = ops.concatenate([h, r], axis=-1)
         h_new, _, gates = _lstm(x_gates + _dense(hr, weights.recurrent), c)
         vectors = ops.tanh(_dense(h_new, weights.interaction) + weights.interaction_bias)
@@ -316,9 +314,7 @@ class _Sequence:
             matrices=matrices,
         )
 
-    def _chunk_backward(
-        self, record, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
-    ):
+    def _chunk_backward(self, record, d_hidden, d_readouts, d_error, d_state, d_matrices, weights):
         """Walks back through a chunk.
 
         Returns:
@@ -432,14 +428,13 @@ class _Sequence:
                     before = d_unsloped @ _transpose(record.keys[layer])
                     before = before * ops.cast(ops.less(step_of_row, index), before.dtype)
                     d_errors[layer] = d_errors[layer] + (
-                        d_unsloped @ record.matrices[layer]
-                        - before @ record.scaled_errors[layer]
+                        d_unsloped @ record.matrices[layer] - before @ record.scaled_errors[layer]
                     )
                 sigma, z = self.sigmas[-1], written[-1]
                 d_miss = d_errors[-1] * sigma.slope(z)
                 d_values = d_values - d_miss
-                d_written[-1] = d_written[-1] + d_miss + (
-                    d_errors[-1] * (z - values) * sigma.curvature(z)
+                d_written[-1] = (
+                    d_written[-1] + d_miss + (d_errors[-1] * (z - values) * sigma.curvature(z))
                 )
 
             # The write keys' activations under the old memory.
@@ -475,9 +470,7 @@ class _Sequence:
         empty = [ops.zeros_like(p) for p in rows]
         if not local:
             empty += [ops.zeros_like(keys) for keys in record.keys[1:]]
-        carry, records = backend.scan(
-            step, [*d_state, *empty], inputs, length, reverse=True
-        )
+        carry, records = backend.scan(step, [*d_state, *empty], inputs, length, reverse=True)
         d_state, q, g = carry[:3], carry[3 : 3 + depth], [None, *carry[3 + depth :]]
         d_matrices = [
             d_matrix + _transpose(p) @ own

@@ -129,7 +129,9 @@ def run(p, sequence, mask=None, *, heads, rule, recall_delay=0, recall_decay=1.0
             expected = []
             for value in values:
                 flat = value @ p["feedback_kernel"] + p["feedback_bias"]
-                expected.append([flat[i * memory_units : (i + 1) * memory_units] for i in range(depth)])
+                expected.append(
+                    [flat[i * memory_units : (i + 1) * memory_units] for i in range(depth)]
+                )
             matrices = local_write(matrices, write_keys, expected, rates, step_size)
         else:
             matrices = gradient_write(matrices, write_keys, values, rates, step_size)

@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 
 import keras_mnm
+from keras_mnm import sequence
 
 FEATURES, UNITS, MEMORY_UNITS = 3, 5, 4
 
@@ -43,7 +44,8 @@ def summary(layer, cell, x, mask, coefficients):
     parts = [outputs, state.output, *state.controller, state.readout, *state.memory]
     total = ops.sum(state.meta[:, 0])
     for part, coefficient in zip(parts, coefficients, strict=True):
-        total = total + ops.sum(part * np.resize(coefficient, part.shape))
+        weights = ops.convert_to_tensor(np.resize(coefficient, part.shape), "float64")
+        total = total + ops.sum(part * weights)
     return total
 
 
@@ -55,14 +57,27 @@ def masks(rng, batch, steps):
     return holes
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("steps", [1, 2, 7, 64])
-@pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("rule", ["local", "gradient"])
+CASES = [
+    # rule, depth, heads, steps, masked
+    ("local", 1, 1, 1, False),
+    ("local", 2, 3, 7, True),
+    ("local", 3, 1, 7, False),
+    ("local", 3, 2, 64, True),
+    ("local", 4, 1, 2, True),
+    ("gradient", 1, 2, 7, True),
+    ("gradient", 2, 1, 7, False),
+    ("gradient", 3, 3, 7, True),
+    ("gradient", 3, 1, 64, False),
+    ("gradient", 4, 2, 2, True),
+]
+
+
+@pytest.mark.parametrize(("rule", "depth", "heads", "steps", "masked"), CASES)
 def test_fused_equals_plain(rule, depth, heads, steps, masked):
     rng = np.random.default_rng(steps)
-    fused, plain = layers(rule, depth, heads, rate_per_layer=depth == 2)
+    sigma = "tanh" if depth == 2 else "linear"
+    options = {"rate_per_layer": depth == 2, "memory_output_activation": sigma}
+    fused, plain = layers(rule, depth, heads, **options)
     assert fused._can_fuse(np.zeros((1, steps, 1)))
     x = rng.standard_normal((3, steps, FEATURES))
     mask = masks(rng, 3, steps) if masked else None
@@ -88,3 +103,51 @@ def test_fused_equals_plain(rule, depth, heads, steps, masked):
 def compare(one, other, tolerance=1e-9):
     one, other = ops.convert_to_numpy(one), ops.convert_to_numpy(other)
     np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("flag", ["go_backwards", "zero_output_for_mask"])
+def test_flags(flag):
+    rng = np.random.default_rng(0)
+    fused, plain = layers("local", 2, 1, **{flag: True})
+    x, mask = rng.standard_normal((3, 5, FEATURES)), masks(rng, 3, 5)
+    for one, other in zip(fused(x, mask=mask), plain(x, mask=mask), strict=True):
+        compare(one, other)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"controller": keras.layers.GRUCell(UNITS)},
+        {"recall_delay": 2},
+        {"unroll": True},
+        {"feedback": keras.layers.Dense(3 * 8)},
+        {"memory_activation": "relu"},
+    ],
+)
+def test_what_cannot_be_fused_runs_the_plain_loop(options):
+    layer = keras_mnm.MNM(8, **options)
+    x = np.zeros((2, 4, 3), "float32")
+    assert layer(x).shape == (2, 8)
+    assert not layer._can_fuse(x)
+
+
+def test_chunks_cover_the_sequence():
+    for steps in range(1, 500):
+        length = sequence.chunk_length(steps)
+        assert 1 <= length <= 24
+        assert -steps % length <= max(1, steps // 20)
+
+
+def test_long_sequences_do_not_drift():
+    """The memory after 400 writes in float32 against float64, from the same weights."""
+    single, double = (keras_mnm.MNM(8, return_state=True, dtype=d) for d in ("float32", "float64"))
+    x = np.random.default_rng(3).standard_normal((1, 400, 4)).astype("float32")
+    for layer in (single, double):
+        layer.build(x.shape)
+    for one, other in zip(single.cell.weights, double.cell.weights, strict=True):
+        other.assign(ops.cast(one, "float64"))
+    finals = [
+        ops.convert_to_numpy(layer.cell.unpack_state(layer(x)[1:]).memory[-1])
+        for layer in (single, double)
+    ]
+    np.testing.assert_allclose(finals[0], finals[1], atol=1e-5)

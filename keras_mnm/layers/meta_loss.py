@@ -46,7 +46,9 @@ class MetaLoss(keras.layers.Layer):
         total, steps = meta[:, 0], meta[:, 1]
         meta_loss = ops.mean(total / ops.maximum(steps, 1.0))
         self.add_loss(self.weight * meta_loss)
-        batch = ops.cast(ops.stop_gradient(ops.stack([meta_loss, ops.ones_like(meta_loss)])), "float32")
+        batch = ops.cast(
+            ops.stop_gradient(ops.stack([meta_loss, ops.ones_like(meta_loss)])), "float32"
+        )
         self.running_total.assign(self.running_total + batch)
         return outputs
 

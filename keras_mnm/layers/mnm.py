@@ -39,10 +39,10 @@ class MNM(keras.layers.RNN):
         unroll: Whether to unroll the loop. Defaults to `False`.
         zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
             Defaults to `False`.
-        **kwargs: Any other argument of `MNMCell` (`controller`, `rate_per_layer`,
-            `recall_delay`, `recall_decay`, `step_size`, `memory_activation`,
-            `memory_output_activation`, `memory_initializer`, `train_initial_memory`, `feedback`,
-            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`), and `name`, `dtype`,
+        **kwargs: Any other argument of `MNMCell`: `controller`, `rate_per_layer`, `recall_delay`,
+            `recall_decay`, `step_size`, `memory_activation`, `memory_output_activation`,
+            `memory_initializer`, `train_initial_memory`, `feedback`, `tie_initial_keys`,
+            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name`, `dtype`,
             `trainable`.
 
     Call arguments:
@@ -164,7 +164,10 @@ class MNM(keras.layers.RNN):
             [*state.controller, state.readout, *memory.matrices(state.memory)],
             sequence.Weights(
                 recurrent,
-                *[ops.convert_to_tensor(w) for w in (*cell.interaction.weights, *cell.rate.weights)],
+                *[
+                    ops.convert_to_tensor(w)
+                    for w in (*cell.interaction.weights, *cell.rate.weights)
+                ],
                 () if feedback is None else [ops.convert_to_tensor(w) for w in feedback.weights],
             ),
             sequence.Spec(

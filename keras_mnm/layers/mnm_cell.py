@@ -63,6 +63,10 @@ class MNMCell(keras.layers.Layer):
         memory_initializer: Initializer of φ_0. Defaults to `"orthogonal"`.
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`.
         feedback: A layer in place of `BFPF`, see `NeuralMemory`. Defaults to `None`.
+        tie_initial_keys: Whether read and write keys begin as the same projection of `h_t`, to be
+            trained apart: what was stored in a state is then found again from similar ones at
+            once, and the memory is discovered far sooner (`benchmarks/results/
+            memory_defaults.json`). Defaults to `True`.
         kernel_initializer: Initializer of the kernels of the interaction vectors, the rate and
             the output. Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regularizer of these kernels. Defaults to `None`.
@@ -109,6 +113,7 @@ class MNMCell(keras.layers.Layer):
         memory_initializer="orthogonal",
         train_initial_memory=False,
         feedback=None,
+        tie_initial_keys=True,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         kernel_constraint=None,
@@ -161,18 +166,24 @@ class MNMCell(keras.layers.Layer):
         self.train_initial_memory = train_initial_memory
         self.feedback = self.memory.feedback
 
-        def dense(units, name, activation=None):
+        self.tie_initial_keys = tie_initial_keys
+
+        def dense(units, name, activation=None, initializer=None):
             return keras.layers.Dense(
                 units,
                 activation,
-                kernel_initializer=self.kernel_initializer.clone(),
+                kernel_initializer=initializer or self.kernel_initializer.clone(),
                 kernel_regularizer=self.kernel_regularizer,
                 kernel_constraint=self.kernel_constraint,
                 dtype=policy,
                 name=name,
             )
 
-        self.interaction = dense((3 * self.num_heads + 1) * self.memory_units, "interaction")
+        self.interaction = dense(
+            (3 * self.num_heads + 1) * self.memory_units,
+            "interaction",
+            initializer=self._interaction_kernel,
+        )
         self.rate = dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
         self.output_projection = dense(self.units, "output")
 
@@ -189,6 +200,14 @@ class MNMCell(keras.layers.Layer):
         self.rate.build((None, self.memory_units))
         self.memory.build()
         self.output_projection.build((None, hidden + self.memory_units))
+
+    def _interaction_kernel(self, shape, dtype=None):
+        """Initial kernel of Eq. 1: read keys, write keys, target values and the rate vector."""
+        kernel = self.kernel_initializer.clone()(shape, dtype=dtype)
+        keys = self.num_heads * self.memory_units
+        if self.tie_initial_keys:
+            kernel = ops.concatenate([kernel[:, keys : 2 * keys], kernel[:, keys:]], axis=-1)
+        return kernel
 
     @property
     def _controller_output_size(self):
@@ -264,18 +283,16 @@ class MNMCell(keras.layers.Layer):
         output = self.output_projection(ops.concatenate([hidden, readout], axis=-1))
         meta = state.meta + ops.stack([error, ops.ones_like(error)], axis=-1)
         delayed = self._push_pair(write_keys, values, state.delayed)
-        return output, self.pack_state(
-            MNMState(output, controller, readout, memory, meta, delayed)
-        )
+        return output, self.pack_state(MNMState(output, controller, readout, memory, meta, delayed))
 
     def _control(self, inputs, state):
         """`h_t = g([x_t; v^r_{t-1}], h_{t-1})`, and the controller's new state."""
-        controller_state = keras.tree.pack_sequence_as(
-            self.controller.state_size, state.controller
-        ) if keras.tree.is_nested(self.controller.state_size) else state.controller
-        return self.controller(
-            ops.concatenate([inputs, state.readout], axis=-1), controller_state
+        controller_state = (
+            keras.tree.pack_sequence_as(self.controller.state_size, state.controller)
+            if keras.tree.is_nested(self.controller.state_size)
+            else state.controller
         )
+        return self.controller(ops.concatenate([inputs, state.readout], axis=-1), controller_state)
 
     def _pairs_to_recall(self, keys, values, delayed):
         """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""
@@ -335,6 +352,7 @@ class MNMCell(keras.layers.Layer):
             "memory_initializer": keras.initializers.serialize(self.memory_initializer),
             "train_initial_memory": self.train_initial_memory,
             "feedback": keras.saving.serialize_keras_object(self.feedback),
+            "tie_initial_keys": self.tie_initial_keys,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),

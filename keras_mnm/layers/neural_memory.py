@@ -3,7 +3,7 @@ from keras import initializers, ops
 
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.bfpf import BFPF
-from keras_mnm.validation import finite, in_unit_interval, one_of, integer
+from keras_mnm.validation import finite, in_unit_interval, integer, one_of
 
 WRITE_RULES = ("local", "gradient")
 
@@ -205,9 +205,7 @@ class NeuralMemory(keras.layers.Layer):
     def bind(self, keys, values, rate, states):
         """`write` without the checks of its arguments; `rate` is `[B, 1]` or `[B, depth]`."""
         matrices = self.matrices(states)
-        rates = [
-            rate[:, layer % rate.shape[-1], None, None] for layer in range(self.depth)
-        ]
+        rates = [rate[:, layer % rate.shape[-1], None, None] for layer in range(self.depth)]
         step_size = self.step_size_for(keys.shape[1])
         sigmas = (self.activation, self.output_activation)
         if self.write_rule == "local":

@@ -1,0 +1,121 @@
+"""Runs a benchmark: the competitors in turn, medians, ratios, and a JSON file of results.
+
+python benchmarks/run.py train_step
+python benchmarks/run.py train_step --backend jax --quick
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+HERE = pathlib.Path(__file__).parent
+BENCHMARKS = ("train_step",)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    parser.add_argument("--quick", action="store_true", help="the smallest case; writes no file")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (default: 7)")
+    parser.add_argument("--only", default="", help="only implementations whose name has this text")
+    parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
+    args = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = args.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.insert(0, str(HERE.parent / "examples"))
+    benchmark = importlib.import_module(args.name)
+
+    groups = {}
+    for group, competitors in benchmark.cases(args.quick):
+        chosen = {name: make for name, make in competitors.items() if args.only in name}
+        groups[group] = measure(group, chosen, args.repeats)
+        groups[group]["ratios"] = ratios(groups[group]["seconds"], benchmark.RATIOS)
+    show(groups)
+    if not args.quick and not args.only:
+        save(args.output / f"{args.name}-{args.backend}.json", groups)
+
+
+def measure(group, competitors, repeats):
+    """Compile time and the median of `repeats` steps, one step of each competitor at a time."""
+    steps, first, times, skipped = {}, {}, {}, {}
+    for name, make in competitors.items():
+        print(f"{group}: preparing {name}", file=sys.stderr, flush=True)
+        try:
+            step = make()
+        except ModuleNotFoundError as error:
+            skipped[name] = f"{error.name} is not installed"
+            continue
+        start = time.perf_counter()
+        step()
+        first[name] = time.perf_counter() - start
+        steps[name], times[name] = step, []
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {
+        "seconds": {name: statistics.median(values) for name, values in times.items()},
+        "all_seconds": times,
+        "first_step_seconds": first,
+        "skipped": skipped,
+    }
+
+
+def ratios(seconds, pairs):
+    """How many times faster A is than B, for the pairs that were measured."""
+    return {
+        f"{a} / {b}": seconds[b] / seconds[a] for a, b in pairs if a in seconds and b in seconds
+    }
+
+
+def show(groups):
+    for group, result in groups.items():
+        print(f"\n### {group}\n\n| implementation | ms a step | first step, s |")
+        print("| --- | ---: | ---: |")
+        for name, seconds in result["seconds"].items():
+            print(f"| {name} | {1e3 * seconds:.1f} | {result['first_step_seconds'][name]:.1f} |")
+        for name, reason in result["skipped"].items():
+            print(f"| {name} | skipped: {reason} | |")
+        print()
+        for name, ratio in result["ratios"].items():
+            print(f"- {name}: {ratio:.2f} times as fast")
+
+
+def save(path, results, seed=0, **account):
+    """Writes results with command, seed, versions and machine."""
+    from trainer import machine
+
+    from keras_mnm.files import replacing, versions
+
+    found = versions()
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        found["torch"] = torch.__version__
+    content = {
+        "command": " ".join(["python", *sys.argv]),
+        "seed": seed,
+        **account,
+        "versions": found,
+        "machine": machine(),
+        "results": results,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\nWritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Packs a finished run of an example as a preset, evaluated on 10,000 fresh episodes.
+
+python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionary-4x1-mnm-p
+"""
+
+import json
+import pathlib
+
+from command_line import Parser, non_negative_int, positive_int, use_backend
+
+
+def main(arguments=None):
+    parser = Parser(description=__doc__)
+    parser.add_argument("run", type=pathlib.Path, help="the output folder of a finished run")
+    parser.add_argument(
+        "preset", type=pathlib.Path, help="folder to write; its name is the preset's"
+    )
+    parser.add_argument("--episodes", type=positive_int, default=10_000)
+    parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
+    args = parser.parse_args(arguments)
+    use_backend(parser, "tensorflow")
+
+    import dictionary_inference
+
+    import keras_mnm
+    from keras_mnm.files import load_model
+
+    try:
+        model = load_model(args.run / "model.keras")
+        run = json.loads((args.run / "metrics.json").read_text())
+        support_size, length = dictionary_inference.instance_of(model)
+    except (OSError, ValueError) as error:
+        parser.error(f"{args.run} holds no finished run: {error}")
+    figures = dictionary_inference.measure(model, support_size, length, args.episodes, args.seed)
+    rule = {"local": "MNM-p (local writes)", "gradient": "MNM-g (gradient writes)"}
+    description = (
+        f"{rule[run['settings']['write_rule']]} on dictionary inference, support size "
+        f"{support_size}, length {length}."
+    )
+    names = ("command", "settings", "updates", "training_seconds", "versions", "machine")
+    training = {name: run[name] for name in names}
+    keras_mnm.save_to_preset(model, args.preset, description, figures, training)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

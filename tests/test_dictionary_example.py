@@ -1,0 +1,159 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import dictionary_inference
+import pytest
+
+SCRIPT = pathlib.Path(dictionary_inference.__file__)
+TINY = ["--steps", "4", "--batch-size", "4", "--episodes", "20"]
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def last_json(output):
+    return json.loads(output.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*TINY, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_leaves_model_curve_history_and_metrics(finished):
+    folder, output = finished
+    assert {"model.keras", "learning_curve.png", "history.json", "metrics.json"} <= set(
+        os.listdir(folder)
+    )
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["updates"] == 4
+    assert metrics["settings"]["seed"] == 0
+    assert {"keras", "numpy", "python", "backend"} <= set(metrics["versions"])
+    assert last_json(output)["episodes"] == 20
+    assert "meta_loss" in output
+    history = json.loads((folder / "history.json").read_text())["history"]
+    assert {"loss", "meta_loss", "accuracy", "sequence_accuracy"} <= set(history)
+
+
+def test_evaluation_of_a_file_and_of_a_preset(finished):
+    for model in (finished[0] / "model.keras", "dictionary-4x1-mnm-p"):
+        done = run("--evaluate", model, "--episodes", 40, "--seed", 3)
+        assert done.returncode == 0, done.stderr
+        figures = last_json(done.stdout)
+        assert 0 <= figures["sequence_accuracy"] <= figures["symbol_accuracy"] <= 1
+        assert figures["evaluation_seed"] == 3
+    assert figures["symbol_accuracy"] > 0.9
+
+
+def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch):
+    """Ctrl-C after some epochs; the resumed run ends with the weights of an unbroken one."""
+    import keras
+    import numpy as np
+    import trainer
+
+    monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 2)
+    arguments = ["--steps", "8", "--batch-size", "4", "--episodes", "4"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    dictionary_inference.main([*arguments, "--output", str(whole)])
+
+    original = trainer._Checkpoint.on_epoch_begin
+
+    def interrupt(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Checkpoint, "on_epoch_begin", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            dictionary_inference.main([*arguments, "--output", str(broken)])
+    assert stop.value.code == 130
+    with pytest.raises(SystemExit):  # not by accident
+        dictionary_inference.main([*arguments, "--output", str(broken)])
+    dictionary_inference.main([*arguments, "--output", str(broken), "--resume"])
+
+    models = [keras.saving.load_model(folder / "model.keras") for folder in (whole, broken)]
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    curves = [
+        json.loads((folder / "history.json").read_text())["history"] for folder in (whole, broken)
+    ]
+    np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-5)
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path):
+    command = [sys.executable, "-u", str(SCRIPT), "--batch-size", "2", "--output", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "checkpoint.keras"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Interrupted. 100 updates are kept" in output
+    assert "--resume" in output.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--support-size", "0"], "expected a positive integer, received '0'"),
+        (["--support-size", "100", "--length", "2"], "support set of 100"),
+        (["--learning-rate", "nan"], "expected a positive number, received 'nan'"),
+        (["--write-rule", "hebb"], "invalid choice: 'hebb'"),
+        (["--seed", "-1"], "at least 0"),
+        (["--output", "{file}/folder"], "cannot write to the output folder"),
+        (["--output", "{new}", "--resume"], "there is no checkpoint"),
+        (["--output", "{run}", "--resume", "--seed", "1"], r"seed (there 0, here 1)"),
+        (["--evaluate", "no-such-preset"], "Unknown preset"),
+        (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
+        (["--evaluate", "{file}.keras"], "could not be loaded"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "file.keras").write_text("")
+    places = {"file": tmp_path / "file", "new": tmp_path / "new", "run": finished[0]}
+    with pytest.raises(SystemExit) as stop:
+        dictionary_inference.main([*TINY, *(argument.format(**places) for argument in arguments)])
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_help():
+    done = run("--help")
+    assert done.returncode == 0
+    for option in [
+        "--support-size",
+        "--length",
+        "--write-rule",
+        "--steps",
+        "--batch-size",
+        "--learning-rate",
+        "--seed",
+        "--output",
+        "--resume",
+        "--backend",
+        "--evaluate",
+        "--episodes",
+    ]:
+        assert option in done.stdout

@@ -1,0 +1,288 @@
+import subprocess
+import sys
+
+import finite_differences
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+import keras_mnm
+
+B, T, FEATURES, UNITS, D = 3, 5, 2, 4, 3
+
+
+def randomized(layer, seed=0):
+    """Weights of everyday size everywhere, biases included; φ_0 as it was drawn."""
+    rng = np.random.default_rng(seed)
+    for weight in layer.trainable_variables:
+        weight.assign(rng.uniform(-0.8, 0.8, weight.shape))
+    return layer
+
+
+def make_plain(cell_options, dtype="float64", **options):
+    """A plain loop over a cell, all states returned."""
+    cell = keras_mnm.MNMCell(UNITS, D, dtype=dtype, **cell_options)
+    loop = {"return_sequences": True, "return_state": True, "dtype": dtype, **options}
+    layer = keras.layers.RNN(cell, **loop)
+    layer.build((None, None, FEATURES))
+    return randomized(layer)
+
+
+CELLS = [
+    {"write_rule": "local", "memory_depth": 2},
+    {"write_rule": "local", "num_heads": 2, "rate_per_layer": True},
+    {"write_rule": "local", "recall_delay": 2, "recall_decay": 0.5, "num_heads": 2},
+    {"write_rule": "gradient", "memory_depth": 1, "num_heads": 2},
+    {"write_rule": "gradient", "rate_per_layer": True, "recall_delay": 3},
+]
+
+
+@pytest.mark.parametrize("cell_options", CELLS)
+def test_outputs_and_meta_loss_match_the_equations(cell_options, precision):
+    dtype, tolerance = precision
+    layer = make_plain(cell_options, dtype)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((B, T, FEATURES))
+    mask = np.ones((B, T), bool)
+    mask[1, 1:3] = False
+    mask[2, 3:] = False
+    outputs, *states = layer(x.astype(dtype), mask=mask)
+    meta = ops.convert_to_numpy(layer.cell.unpack_state(states).meta)
+
+    parameters = reference.cell_parameters(layer.cell)
+    for sample in range(B):
+        expected, meta_loss = reference.run(
+            parameters,
+            x[sample],
+            mask[sample],
+            heads=cell_options.get("num_heads", 1),
+            rule=cell_options["write_rule"],
+            recall_delay=cell_options.get("recall_delay", 0),
+            recall_decay=cell_options.get("recall_decay", 1.0),
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(outputs)[sample], expected, atol=tolerance)
+        total, steps = meta[sample]
+        np.testing.assert_allclose(total / steps, meta_loss, atol=tolerance)
+        assert steps == mask[sample].sum()
+
+
+@pytest.mark.parametrize("cell_options", CELLS)
+def test_gradients_match_finite_differences(cell_options):
+    layer = make_plain({**cell_options, "train_initial_memory": True})
+    rng = np.random.default_rng(2)
+    x = keras.Variable(rng.standard_normal((2, 4, FEATURES)), dtype="float64", name="x")
+    mask = np.array([[True] * 4, [True, False, True, True]])
+
+    def loss():
+        outputs, *states = layer(x.value, mask=mask)
+        meta = layer.cell.unpack_state(states).meta
+        return ops.sum(ops.square(outputs)) + ops.sum(meta[:, 0])
+
+    finite_differences.check_gradients(loss, [x, *layer.trainable_variables], rng, 1e-6)
+
+
+def test_the_layer_adds_the_meta_objective():
+    layer = keras_mnm.MNM(UNITS, D, meta_loss_weight=0.25, dtype="float64")
+    x = np.random.default_rng(3).standard_normal((B, T, FEATURES))
+    layer(x)
+    parameters = reference.cell_parameters(layer.cell)
+    expected = np.mean([reference.run(parameters, row, heads=1, rule="local")[1] for row in x])
+    (loss,) = layer.losses
+    np.testing.assert_allclose(ops.convert_to_numpy(loss), 0.25 * expected, rtol=1e-10)
+
+
+def test_masked_equals_unpadded():
+    layer = keras_mnm.MNM(UNITS, D, return_state=True, dtype="float64")
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((B, T, FEATURES))
+    padded = np.concatenate([x, rng.standard_normal((B, 3, FEATURES))], axis=1)
+    mask = np.arange(T + 3)[None] < np.full((B, 1), T)
+    short = layer(x)
+    loss = ops.convert_to_numpy(layer.losses[0])
+    for a, b in zip(short, layer(padded, mask=mask), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-12)
+    np.testing.assert_allclose(loss, ops.convert_to_numpy(layer.losses[0]))
+
+
+def test_chunked_equals_whole_and_reset_goes_back_to_the_initial_memory():
+    options = {"return_sequences": True, "dtype": "float64"}
+    whole = keras_mnm.MNM(UNITS, D, **options)
+    x = np.random.default_rng(5).standard_normal((B, 6, FEATURES))
+    expected = ops.convert_to_numpy(whole(x))
+    stateful = keras_mnm.MNM(UNITS, D, stateful=True, **options)
+    stateful.build((B, None, FEATURES))
+    for variable, value in zip(stateful.cell.weights, whole.cell.weights, strict=True):
+        variable.assign(value)
+    stateful.reset_state()  # the memory that it was built with is another
+    for _ in range(2):
+        found = [ops.convert_to_numpy(stateful(x[:, i : i + 2])) for i in (0, 2, 4)]
+        np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-12)
+        stateful.reset_state()
+    state = stateful.cell.unpack_state(stateful.states)
+    for held, initial in zip(state.memory, stateful.cell.memory.initial_memory, strict=True):
+        rows = ops.convert_to_numpy(held)
+        np.testing.assert_array_equal(
+            rows, np.tile(ops.convert_to_numpy(initial).reshape(1, -1), (B, 1))
+        )
+
+
+def test_fit_shows_the_meta_loss(tmp_path):
+    inputs = keras.Input((T, FEATURES))
+    model = keras_mnm.Model(inputs, keras.layers.Dense(1)(keras_mnm.MNM(8)(inputs)))
+    jit = keras.backend.backend() != "torch"
+    model.compile("adam", "mse", jit_compile=jit)
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((10, T, FEATURES)), rng.standard_normal((10, 1))
+    log = tmp_path / "log.csv"
+    history = model.fit(
+        x,
+        y,
+        batch_size=4,  # the last batch has 2
+        epochs=3,
+        verbose=0,
+        validation_data=(x, y),
+        callbacks=[keras.callbacks.CSVLogger(log)],
+    ).history
+    assert {"loss", "meta_loss", "val_loss", "val_meta_loss"} <= set(history)
+    assert "meta_loss" in log.read_text().splitlines()[0]
+    logs = model.evaluate(x, y, batch_size=10, verbose=0, return_dict=True)
+    squared = np.mean((model.predict(x, verbose=0) - y) ** 2)
+    np.testing.assert_allclose(logs["loss"] - logs["meta_loss"], squared, rtol=1e-4)
+    assert abs(logs["meta_loss"] - history["val_meta_loss"][-1]) < 0.1 * logs["meta_loss"]
+    assert history["loss"][-1] < history["loss"][0]
+
+
+OPTIONS = {
+    "num_heads": 2,
+    "memory_depth": 2,
+    "write_rule": "gradient",
+    "rate_per_layer": True,
+    "recall_delay": 1,
+    "recall_decay": 0.9,
+    "step_size": 0.3,
+    "memory_activation": "sigmoid",
+    "memory_output_activation": "tanh",
+    "memory_initializer": keras.initializers.RandomNormal(0.1),
+    "train_initial_memory": True,
+    "tie_initial_keys": False,
+    "kernel_initializer": "he_normal",
+    "kernel_regularizer": keras.regularizers.L2(0.1),
+    "kernel_constraint": keras.constraints.MaxNorm(3.0),
+}
+
+
+def test_configs_survive_with_every_option_set():
+    options = {**OPTIONS, "controller": keras.layers.GRUCell(5)}
+    layer = keras_mnm.MNM(
+        8, 6, **options, meta_loss_weight=0.5, return_sequences=True, stateful=True, name="m"
+    )
+    config = layer.get_config()
+    copy = keras_mnm.MNM.from_config(config)
+    assert copy.get_config() == config
+    assert (copy.num_heads, copy.meta_loss_weight, copy.stateful) == (2, 0.5, True)
+    cell = keras_mnm.MNMCell.from_config(layer.cell.get_config())
+    assert cell.get_config() == layer.cell.get_config()
+    local = keras_mnm.MNM(8, feedback=keras_mnm.BFPF(8, 3, "tanh"))
+    assert keras_mnm.MNM.from_config(local.get_config()).get_config() == local.get_config()
+
+
+NEW_PROCESS = """
+import sys, numpy, keras, keras_mnm
+model = keras.saving.load_model(sys.argv[1])
+numpy.save(sys.argv[3], model.predict(numpy.load(sys.argv[2]), verbose=0))
+"""
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_users_model_trains_and_loads_in_a_new_process(tmp_path, fused):
+    inputs = keras.Input((T, FEATURES))
+    layer = keras_mnm.MNM(16) if fused else keras.layers.RNN(keras_mnm.MNMCell(16))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(layer(inputs)))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((8, T, FEATURES)).astype("float32")
+    model.fit(x, rng.integers(0, 2, 8), verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    files = [str(tmp_path / name) for name in ("model.keras", "x.npy", "y.npy")]
+    subprocess.run([sys.executable, "-c", NEW_PROCESS, *files], check=True)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "y.npy"), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_keys_begin_tied_and_are_trained_apart():
+    x = np.random.default_rng(9).standard_normal((B, T, FEATURES))
+    layer, untied = keras_mnm.MNM(UNITS, D), keras_mnm.MNM(UNITS, D, tie_initial_keys=False)
+    for one in (layer, untied):
+        one(x)
+    kernel = ops.convert_to_numpy(layer.cell.interaction.kernel)
+    np.testing.assert_array_equal(kernel[:, :D], kernel[:, D : 2 * D])
+    assert not np.allclose(kernel[:, D : 2 * D], kernel[:, 2 * D : 3 * D])
+    kernel = ops.convert_to_numpy(untied.cell.interaction.kernel)
+    assert not np.allclose(kernel[:, :D], kernel[:, D : 2 * D])
+
+
+def test_symbolic_shapes_equal_eager_shapes():
+    x = np.zeros((B, T, FEATURES), "float32")
+    for sequences in (False, True):
+        layer = keras_mnm.MNM(8, num_heads=2, return_sequences=sequences, return_state=True)
+        symbolic = layer(keras.Input((T, FEATURES), batch_size=B))
+        eager = layer(x)
+        assert [tuple(s.shape) for s in symbolic] == [tuple(e.shape) for e in eager]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_runs(policy):
+    layer = keras_mnm.MNM(8, return_sequences=True, dtype=policy)
+    outputs = layer(np.random.default_rng(8).standard_normal((B, T, FEATURES)))
+    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
+    assert keras.backend.standardize_dtype(layer.losses[0].dtype) == "float32"
+    assert np.isfinite(ops.convert_to_numpy(ops.cast(outputs, "float32"))).all()
+
+
+def test_a_batch_with_nan_is_reported_and_not_learned():
+    inputs = keras.Input((T, FEATURES))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras_mnm.MNM(8)(inputs)))
+    model.compile("adam", "mse")
+    x, y = np.ones((8, T, FEATURES), "float32"), np.ones((8, 1), "float32")
+    model.fit(x, y, verbose=0, callbacks=[keras_mnm.StopOnNaN()])
+    before = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    x[5, 2] = np.nan
+    with pytest.raises(ValueError, match=r"loss became nan at batch 2 of epoch 1"):
+        model.fit(x, y, 4, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
+    for old, new in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"units": -1}, "`units`.*-1"),
+        ({"units": 4, "memory_units": 0}, "`memory_units`.*0"),
+        ({"units": 4, "num_heads": 0}, "`num_heads`.*0"),
+        ({"units": 4, "memory_depth": 0}, "0"),
+        ({"units": 4, "write_rule": "delta"}, "'local', 'gradient'.*'delta'"),
+        ({"units": 4, "recall_delay": -1}, "`recall_delay`.*at least 0.*-1"),
+        ({"units": 4, "recall_decay": 2.0}, "`recall_decay`.*2.0"),
+        (
+            {"units": 4, "controller": keras.layers.Dense(4)},
+            "`controller` must be a Keras RNN cell",
+        ),
+        ({"units": 4, "meta_loss_weight": -1.0}, "`weight`.*-1.0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mnm.MNM(**arguments)
+
+
+def test_bad_inputs():
+    with pytest.raises(ValueError, match=r"\[B, T, features\].*\(3, 5\)"):
+        keras_mnm.MNM(4)(np.zeros((3, 5), "float32"))
+    layer = keras_mnm.MNM(4)
+    state = layer.get_initial_state(2)
+    with pytest.raises(ValueError, match="8 states.*Received 2 states"):
+        layer.cell.unpack_state(state[:2])

@@ -1,0 +1,28 @@
+"""Runs the tests of layers on JAX and torch, each in a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+FILES = ["test_neural_memory.py", "test_sequence.py", "test_mnm.py"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_backend(backend):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("runs once, from the TensorFlow backend")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; it is the extra '{backend}'")
+    here = os.path.dirname(__file__)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(os.path.join(here, name) for name in FILES)],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -1,0 +1,173 @@
+import functools
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mnm
+from keras_mnm.files import load_model, replacing
+
+X = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
+
+
+@pytest.fixture
+def presets(tmp_path):
+    """A folder with one preset, `small`, and its model."""
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras_mnm.MNM(4)(inputs)))
+    model.compile("adam", "mse")
+    model.fit(X, np.zeros((2, 2)), verbose=0)
+    keras_mnm.save_to_preset(model, tmp_path / "presets" / "small", "A small one.", {"seed": 0})
+    return tmp_path / "presets", model
+
+
+@pytest.fixture
+def server(presets, tmp_path, monkeypatch):
+    """The presets' folder over HTTP, and a cache of its own."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=presets[0])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", httpd
+        httpd.shutdown()
+        thread.join()
+
+
+def cached_files(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+def check_equal(found, model):
+    np.testing.assert_allclose(found.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6)
+
+
+def test_packaged_presets_are_whole_and_answer():
+    cards = keras_mnm.list_presets()
+    expected = {"dictionary-4x1-mnm-p", "dictionary-4x1-mnm-g", "dictionary-8x4-mnm-p"}
+    assert expected <= set(cards)
+    for name, card in cards.items():
+        assert card["description"]
+        assert {"keras", "numpy", "python"} <= set(card["versions"])
+        metrics = card["metrics"]
+        assert {"symbol_accuracy", "sequence_accuracy", "evaluation_seed"} <= set(metrics)
+        model = keras_mnm.from_preset(name)
+        data = keras_mnm.tasks.DictionaryInference(*map(int, name.split("-")[1].split("x")), 64)
+        tokens, targets = data[0]
+        accuracy = np.mean(model.predict(tokens, verbose=0).argmax(-1) == targets)
+        assert accuracy > metrics["symbol_accuracy"] - 0.05
+
+
+def test_without_weights_the_architecture_is_the_same():
+    trained = keras_mnm.from_preset("dictionary-4x1-mnm-p")
+    fresh = keras_mnm.from_preset("dictionary-4x1-mnm-p", load_weights=False)
+    assert [w.shape for w in fresh.weights] == [w.shape for w in trained.weights]
+    assert not np.allclose(fresh.get_weights()[0], trained.get_weights()[0])
+
+
+def test_folder_as_argument_and_as_environment_variable(presets, monkeypatch):
+    folder, model = presets
+    check_equal(keras_mnm.from_preset("small", source=folder), model)
+    monkeypatch.setenv("KERAS_MNM_PRESETS", str(folder))
+    check_equal(keras_mnm.from_preset("small"), model)
+    assert keras_mnm.list_presets()["small"]["metrics"] == {"seed": 0}
+    assert "dictionary-4x1-mnm-p" in keras_mnm.list_presets()
+
+
+def test_download_is_cached(presets, server, tmp_path):
+    url, httpd = server
+    check_equal(keras_mnm.from_preset("small", source=url), presets[1])
+    assert cached_files(tmp_path) == ["model.keras", "preset.json"]
+    httpd.shutdown()
+    httpd.server_close()  # no network any more
+    check_equal(keras_mnm.from_preset("small", source=url), presets[1])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "wrong hash"])
+def test_damaged_download_leaves_nothing(presets, server, tmp_path, damage):
+    folder, url = presets[0] / "small", server[0]
+    whole = (folder / "model.keras").read_bytes()
+    if damage == "truncated":
+        (folder / "model.keras").write_bytes(whole[: len(whole) // 2])
+    else:
+        card = json.loads((folder / "preset.json").read_text())
+        (folder / "preset.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="weights of preset 'small' could not be fetched.*Nothing"):
+        keras_mnm.from_preset("small", source=url)
+    assert cached_files(tmp_path) == ["preset.json"]
+
+
+def test_damaged_cache_is_fetched_again(presets, server, tmp_path):
+    keras_mnm.from_preset("small", source=server[0])
+    (cached,) = (tmp_path / "cache").rglob("model.keras")
+    cached.write_bytes(b"half")
+    check_equal(keras_mnm.from_preset("small", source=server[0]), presets[1])
+
+
+def test_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match="could not be fetched.*network"):
+        keras_mnm.from_preset("small", source="http://127.0.0.1:9")
+    assert cached_files(tmp_path) == []
+
+
+def test_unknown_names_list_the_known_ones(presets, server):
+    for source in (None, presets[0], server[0]):
+        with pytest.raises(ValueError, match="Unknown preset 'nope'.*dictionary-4x1-mnm-p"):
+            keras_mnm.from_preset("nope", source=source)
+    with pytest.raises(ValueError, match=r"letters, digits.*\.\./small"):
+        keras_mnm.from_preset("../small")
+
+
+def test_damaged_and_foreign_files(presets, tmp_path):
+    folder = presets[0]
+    (folder / "small" / "model.keras").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="is damaged: its SHA-256 is .* expected"):
+        keras_mnm.from_preset("small", source=folder)
+    (folder / "small" / "preset.json").write_text("{}")
+    with pytest.raises(ValueError, match="no preset card"):
+        keras_mnm.from_preset("small", source=folder)
+    foreign = tmp_path / "foreign.keras"
+    foreign.write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(ValueError, match="foreign.keras could not be loaded"):
+        load_model(foreign)
+    with pytest.raises(ValueError, match="There is no file"):
+        load_model(tmp_path / "absent.keras")
+
+
+def test_replacing_leaves_the_old_file_when_interrupted(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_wheel_holds_the_presets(tmp_path):
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    root = pathlib.Path(keras_mnm.__file__).parent.parent
+    command = ["uv", "build", "--wheel", "--offline", "--out-dir", str(tmp_path), str(root)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        pytest.skip(f"no build backend offline: {built.stderr.splitlines()[-1:]}")
+    (wheel,) = tmp_path.glob("*.whl")
+    names = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True
+    ).stdout
+    assert "keras_mnm/presets/dictionary-4x1-mnm-p/model.keras" in names
