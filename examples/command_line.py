@@ -31,6 +31,11 @@ def training_parser(description, **defaults):
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
     train.add_argument("--learning-rate", type=positive_float, help="Adam's step size")
     train.add_argument(
+        "--start-from",
+        metavar="MODEL_OR_PRESET",
+        help="begin with these weights, of another instance for instance, instead of fresh ones",
+    )
+    train.add_argument(
         "--seed", type=non_negative_int, default=0, help="of the weights and the episodes"
     )
     train.add_argument(

@@ -45,6 +45,7 @@ def train(args, parser):
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
         "seed": args.seed,
+        "start_from": args.start_from,
     }
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_writable(parser, folder)
@@ -56,6 +57,8 @@ def train(args, parser):
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
     model = make_model(args.support_size, args.length, args.write_rule)
+    if args.start_from:
+        take_weights(model, args.start_from)
     compile_model(model, args.learning_rate)
     data = dictionary.DictionaryInference(
         args.support_size, args.length, args.batch_size, run.steps_per_epoch, args.seed
@@ -83,12 +86,28 @@ def make_model(support_size, length, write_rule):
     return keras_mnm.token_model(recurrent, len(dictionary.VOCABULARY), steps, length)
 
 
-def evaluate(args):
+def open_model(name):
+    """A model by its file or by its preset's name."""
     import keras_mnm
     from keras_mnm.files import load_model
 
-    is_file = args.evaluate.endswith(".keras")
-    model = load_model(args.evaluate) if is_file else keras_mnm.from_preset(args.evaluate)
+    return load_model(name) if name.endswith(".keras") else keras_mnm.from_preset(name)
+
+
+def take_weights(model, name):
+    """Gives `model` the weights of another one of the same sizes."""
+    weights = open_model(name).get_weights()
+    theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
+    if theirs != ours:
+        raise ValueError(
+            f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
+            "a model with the same write rule and units"
+        )
+    model.set_weights(weights)
+
+
+def evaluate(args):
+    model = open_model(args.evaluate)
     support_size, length = instance_of(model)
     print(f"{args.evaluate}: dictionary inference, support size {support_size}, length {length}")
     show_translations(model, support_size, length, args.seed)

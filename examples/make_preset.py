@@ -17,17 +17,19 @@ def main(arguments=None):
     )
     parser.add_argument("--episodes", type=positive_int, default=10_000)
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
+    parser.add_argument("--results", type=pathlib.Path, default="benchmarks/results")
     args = parser.parse_args(arguments)
     use_backend(parser, "tensorflow")
 
     import dictionary_inference
 
     import keras_mnm
-    from keras_mnm.files import load_model
+    from keras_mnm.files import load_model, replacing
 
     try:
         model = load_model(args.run / "model.keras")
         run = json.loads((args.run / "metrics.json").read_text())
+        history = json.loads((args.run / "history.json").read_text())["history"]
         support_size, length = dictionary_inference.instance_of(model)
     except (OSError, ValueError) as error:
         parser.error(f"{args.run} holds no finished run: {error}")
@@ -40,6 +42,10 @@ def main(arguments=None):
     names = ("command", "settings", "updates", "training_seconds", "versions", "machine")
     training = {name: run[name] for name in names}
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
+    args.results.mkdir(parents=True, exist_ok=True)
+    with replacing(args.results / f"{args.preset.name}.json") as path:
+        account = {**training, "evaluation": figures, "history": history}
+        path.write_text(json.dumps(account, indent=1) + "\n")
     print(json.dumps(figures))
 
 
