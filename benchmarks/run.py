@@ -15,7 +15,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
-BENCHMARKS = ("train_step",)
+BENCHMARKS = ("train_step", "input_pipeline")
 
 
 def main():

@@ -29,7 +29,11 @@ def training_parser(description, **defaults):
         help="updates at most; stops earlier when solved; counted in rounds of 100",
     )
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
-    train.add_argument("--learning-rate", type=positive_float, help="Adam's step size")
+    train.add_argument(
+        "--learning-rate",
+        type=positive_float,
+        help="of Adam at the start; falls to a twentieth on a cosine",
+    )
     train.add_argument(
         "--start-from",
         metavar="MODEL_OR_PRESET",

@@ -59,7 +59,7 @@ def train(args, parser):
     model = make_model(args.support_size, args.length, args.write_rule)
     if args.start_from:
         take_weights(model, args.start_from)
-    compile_model(model, args.learning_rate)
+    compile_model(model, args.learning_rate, settings["steps"])
     data = dictionary.DictionaryInference(
         args.support_size, args.length, args.batch_size, run.steps_per_epoch, args.seed
     )

@@ -35,6 +35,7 @@ def learning_curve(history, path, title, steps_per_epoch=1):
         if names:
             axis.legend()
     axes[0].set_yscale("log")
+    axes[1].legend(loc="lower right")
     axes[1].set_ylim(-0.02, 1.02)
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -125,22 +125,16 @@ class MNM(keras.layers.RNN):
 
     def _can_fuse(self, sequences):
         """Whether the fused form expresses this layer; otherwise the plain loop runs."""
-        cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
+        cell, memory = self.cell, self.cell.memory
         return (
-            sequences.shape[1]
+            bool(sequences.shape[1])
             and not self.unroll
             and self.compute_dtype in ("float32", "float64")
             and not cell.recall_delay
-            and type(controller) is keras.layers.LSTMCell
-            and controller.activation is keras.activations.tanh
-            and controller.recurrent_activation is keras.activations.sigmoid
-            and controller.use_bias
-            and not (controller.dropout or controller.recurrent_dropout)
-            and _activation_name(memory.activation) in sequence.SIGMAS
-            and _activation_name(memory.output_activation) in sequence.SIGMAS
-            and (memory.feedback is None or type(memory.feedback) is BFPF)
-            and (memory.feedback is None or memory.feedback.activation is keras.activations.linear)
-            and (memory.feedback is None or memory.feedback.use_bias)
+            and _is_plain_lstm(cell.controller)
+            and (memory.feedback is None or _is_plain_bfpf(memory.feedback))
+            and _name(memory.activation) in sequence.SIGMAS
+            and _name(memory.output_activation) in sequence.SIGMAS
         )
 
     def _fused_loop(self, sequences, state, mask):
@@ -157,25 +151,22 @@ class MNM(keras.layers.RNN):
         features = inputs.shape[-1]
         x_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
         recurrent = ops.concatenate([controller.recurrent_kernel, readout_kernel], axis=0)
-        feedback = memory.feedback
         hidden, readouts, error, (h, c, readout, *matrices) = sequence.run(
             ops.matmul(inputs, x_kernel) + controller.bias,
             present,
             [*state.controller, state.readout, *memory.matrices(state.memory)],
             sequence.Weights(
                 recurrent,
-                *[
-                    ops.convert_to_tensor(w)
-                    for w in (*cell.interaction.weights, *cell.rate.weights)
-                ],
-                () if feedback is None else [ops.convert_to_tensor(w) for w in feedback.weights],
+                *_tensors(cell.interaction),
+                *_tensors(cell.rate),
+                () if memory.feedback is None else _tensors(memory.feedback),
             ),
             sequence.Spec(
                 cell.num_heads,
                 cell.write_rule,
                 memory.step_size_for(cell.num_heads),
-                _activation_name(memory.activation),
-                _activation_name(memory.output_activation),
+                _name(memory.activation),
+                _name(memory.output_activation),
             ),
         )
 
@@ -222,7 +213,26 @@ class MNM(keras.layers.RNN):
         return cls(**MNMCell.deserialize_options(config))
 
 
-def _activation_name(activation):
+def _is_plain_lstm(cell):
+    return (
+        type(cell) is keras.layers.LSTMCell
+        and _name(cell.activation) == "tanh"
+        and _name(cell.recurrent_activation) == "sigmoid"
+        and cell.use_bias
+        and not (cell.dropout or cell.recurrent_dropout)
+    )
+
+
+def _is_plain_bfpf(layer):
+    return type(layer) is BFPF and _name(layer.activation) == "linear" and layer.use_bias
+
+
+def _tensors(layer):
+    """Kernel and bias."""
+    return [ops.convert_to_tensor(weight) for weight in layer.weights]
+
+
+def _name(activation):
     return getattr(activation, "__name__", None)
 
 
@@ -230,5 +240,5 @@ def _cell_option(name):
     return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
 
 
-for _name in _CELL_OPTIONS:
-    setattr(MNM, _name, _cell_option(_name))
+for _option in _CELL_OPTIONS:
+    setattr(MNM, _option, _cell_option(_option))

@@ -20,25 +20,35 @@ class Model(keras.Model):
     """
 
     if backend.TRACED_STEP_HIDES_STATE:
-
-        @property
-        def metrics(self):
-            return [*super().metrics, *self._running_meta_losses()]
+        _in_step = False
 
         def train_step(self, state, data):
-            logs, state = super().train_step(state, data)
-            return self._with_meta_loss(logs, state[1]), state
+            return self._step(super().train_step, state, data)
 
         def test_step(self, state, data):
-            logs, state = super().test_step(state, data)
-            return self._with_meta_loss(logs, state[1]), state
+            return self._step(super().test_step, state, data)
+
+        def get_metrics_result(self):
+            shown = [] if self._in_step else self._running_meta_losses()
+            return {**super().get_metrics_result(), **{m.name: m.result() for m in shown}}
+
+        def reset_metrics(self):
+            super().reset_metrics()
+            for metric in self._running_meta_losses():
+                metric.reset_state()
+
+        def _step(self, step, state, data):
+            """A step whose logs have what the layers counted in it."""
+            self._in_step = True
+            try:
+                logs, state = step(state, data)
+            finally:
+                self._in_step = False
+            weights = list(zip(self.non_trainable_variables, state[1], strict=True))
+            with keras.StatelessScope(state_mapping=weights):
+                shown = {metric.name: metric.result() for metric in self._running_meta_losses()}
+            return {**logs, **shown}, state
 
         def _running_meta_losses(self):
             layers = self._flatten_layers(include_self=False)
             return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
-
-        def _with_meta_loss(self, logs, non_trainable_variables):
-            mapping = zip(self.non_trainable_variables, non_trainable_variables, strict=True)
-            with keras.StatelessScope(state_mapping=mapping):
-                shown = {metric.name: metric.result() for metric in self._running_meta_losses()}
-            return {**logs, **shown}
