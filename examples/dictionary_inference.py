@@ -44,6 +44,7 @@ def train(args, parser):
         "steps": args.steps or STEPS.get(args.length, max(STEPS.values())),
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
+        "schedule": "cosine to 1/20",
         "seed": args.seed,
         "start_from": args.start_from,
     }

@@ -18,6 +18,7 @@ def main(arguments=None):
     parser.add_argument("--episodes", type=positive_int, default=10_000)
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
     parser.add_argument("--results", type=pathlib.Path, default="benchmarks/results")
+    parser.add_argument("--note", help="anything else to know about the training")
     args = parser.parse_args(arguments)
     use_backend(parser, "tensorflow")
 
@@ -39,14 +40,33 @@ def main(arguments=None):
         f"{rule[run['settings']['write_rule']]} on dictionary inference, support size "
         f"{support_size}, length {length}."
     )
-    names = ("command", "settings", "updates", "training_seconds", "versions", "machine")
-    training = {name: run[name] for name in names}
+    training = account_of(args.run)
+    if args.note:
+        training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
     args.results.mkdir(parents=True, exist_ok=True)
     with replacing(args.results / f"{args.preset.name}.json") as path:
         account = {**training, "evaluation": figures, "history": history}
         path.write_text(json.dumps(account, indent=1) + "\n")
     print(json.dumps(figures))
+
+
+def account_of(run):
+    """How a run was trained, and before it the run whose weights it began with."""
+    metrics, history = run / "metrics.json", json.loads((run / "history.json").read_text())
+    if metrics.exists():
+        account = json.loads(metrics.read_text())
+        names = ("command", "settings", "updates", "training_seconds", "versions", "machine")
+        account = {name: account[name] for name in names}
+    else:  # ended before its time
+        settings = json.loads((run / "settings.json").read_text())
+        epochs = len(history["history"]["loss"])
+        updates = epochs * min(100, settings["steps"])
+        account = {"settings": settings, "updates": updates, "training_seconds": history["seconds"]}
+    before = pathlib.Path(account["settings"].get("start_from") or "")
+    if before.suffix == ".keras":
+        account["started_from"] = account_of(before.parent)
+    return account
 
 
 if __name__ == "__main__":

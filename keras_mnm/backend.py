@@ -108,6 +108,7 @@ elif NAME == "torch":
                 return tuple(outputs)
 
             @staticmethod
+            @torch.autograd.function.once_differentiable
             def backward(ctx, *cotangents):
                 return tuple(backward(ctx.residuals, cotangents))
 

@@ -62,30 +62,29 @@ def default_step_size(num_heads, units):
     return 2.0 / (num_heads * units)
 
 
-def local_write(weights, activations, targets, rates, step_size):
-    """Eq. 4, the rule of MNM-p: `M^l ← M^l - η β^l (z^l - ẑ^l) (z^{l-1})ᵀ`, summed over heads.
+def local_change(activations, targets, rates, step_size):
+    """What a local write (Eq. 4, MNM-p) takes away: `η β^l (z^l - ẑ^l) (z^{l-1})ᵀ`, over all heads.
 
     Args:
-        weights: the `L` matrices, each `[B, D, D]`.
-        activations: `[z^0, ..., z^L]` of the write keys under `weights`.
+        activations: `[z^0, ..., z^L]` of the write keys under the memory before the write.
         targets: `[ẑ^1, ..., ẑ^L]`, what the feedback prediction functions expect of the target
             values; each `[B, H, D]`.
         rates: `[β^1, ..., β^L]`, each `[B, 1, 1]`.
         step_size: η.
 
     Returns:
-        The new matrices.
+        For each layer `[B, D, D]`, so that `M^l ← M^l - change^l`.
     """
     return [
-        matrix - ops.matmul(_transpose(z_below), step_size * rate * (z - target))
-        for matrix, rate, z_below, z, target in zip(
-            weights, rates, activations[:-1], activations[1:], targets, strict=True
+        ops.matmul(_transpose(z_below), step_size * rate * (z - target))
+        for rate, z_below, z, target in zip(
+            rates, activations[:-1], activations[1:], targets, strict=True
         )
     ]
 
 
-def gradient_write(weights, keys, values, rates, step_size, activation, output_activation):
-    """Eqs. 2 and 3, the write of MNM-g: `φ ← φ - η β ∇_φ ½ Σ ‖f_φ(k) - v‖²`.
+def gradient_change(weights, keys, values, rates, step_size, activation, output_activation):
+    """What a gradient write (Eqs. 2 and 3, MNM-g) takes away: `η β ∇_φ ½ Σ ‖f_φ(k) - v‖²`.
 
     The gradient is taken by the backend's own transform (a nested `tf.GradientTape` on
     TensorFlow) and can be differentiated again.
@@ -100,7 +99,7 @@ def gradient_write(weights, keys, values, rates, step_size, activation, output_a
         output_activation: σ of the last layer.
 
     Returns:
-        The new matrices.
+        For each layer `[B, D, D]`, so that `M^l ← M^l - change^l`.
     """
 
     def objective(weights):
@@ -108,10 +107,7 @@ def gradient_write(weights, keys, values, rates, step_size, activation, output_a
         return 0.5 * ops.sum(ops.square(recalled - values))
 
     gradients = backend.gradient(objective, weights)
-    return [
-        matrix - step_size * rate * gradient
-        for matrix, rate, gradient in zip(weights, rates, gradients, strict=True)
-    ]
+    return [step_size * rate * gradient for rate, gradient in zip(rates, gradients, strict=True)]
 
 
 def _transpose(x):

@@ -2,6 +2,7 @@
 
 import numbers
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -17,6 +18,26 @@ def integer(name, value, minimum=1):
     return int(value)
 
 
+def number(name, value, low=0.0, high=np.inf):
+    """`value`, or a ValueError when it is not a finite number in [low, high]."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not low <= value <= high
+        or not np.isfinite(value)
+    ):
+        interval = f"in [{low:g}, {high:g}]" if np.isfinite(high) else f"of at least {low:g}"
+        raise ValueError(
+            f"`{name}` must be a finite number {interval}. Received: {name}={value!r}."
+        )
+    return value
+
+
+def copy_of(initializer):
+    """An initializer that draws anew where it has no seed (Keras's repeat themselves)."""
+    return initializer.clone() if hasattr(initializer, "clone") else initializer
+
+
 def one_of(name, value, choices):
     """`value`, or a ValueError that lists `choices` when it is none of them."""
     if value not in choices:
@@ -27,7 +48,7 @@ def one_of(name, value, choices):
 
 def finite(name, tensor):
     """A ValueError when a tensor whose numbers can be read holds NaN or infinity."""
-    if backend.is_concrete(tensor) and not bool(ops.all(ops.isfinite(tensor))):
+    if _readable(tensor) and not bool(ops.all(ops.isfinite(tensor))):
         count = int(ops.sum(ops.cast(ops.logical_not(ops.isfinite(tensor)), "int32")))
         raise ValueError(
             f"`{name}` must be finite. Received {count} NaN or infinite number(s) in a tensor of "
@@ -37,10 +58,14 @@ def finite(name, tensor):
 
 def in_unit_interval(name, tensor):
     """A ValueError when a tensor whose numbers can be read leaves [0, 1] or is NaN."""
-    if backend.is_concrete(tensor):
+    if _readable(tensor):
         numbers_ = np.asarray(ops.convert_to_numpy(tensor))
         if not np.all((numbers_ >= 0) & (numbers_ <= 1)):
             raise ValueError(
                 f"`{name}` must lie in [0, 1]. Received numbers from {numbers_.min()} to "
                 f"{numbers_.max()}; pass the rate through a sigmoid, or clip it."
             )
+
+
+def _readable(tensor):
+    return not keras.utils.is_keras_tensor(tensor) and backend.is_concrete(tensor)

@@ -14,17 +14,15 @@ def learning_curve(history, path, title, steps_per_epoch=1):
         title: Heading of the picture.
         steps_per_epoch: Updates an epoch. Defaults to `1`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     shown = [name for name in history if not name.startswith(("val_", "learning_rate"))]
     accuracies = [name for name in shown if "accuracy" in name]
     losses = [name for name in shown if name not in accuracies]
     updates = [steps_per_epoch * (i + 1) for i in range(len(history[shown[0]]))]
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
     figure.suptitle(title)
     for axis, names, label in zip(axes, (losses, accuracies), ("loss", "accuracy"), strict=True):
         for name in names:
@@ -39,4 +37,3 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     axes[1].set_ylim(-0.02, 1.02)
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)
-    pyplot.close(figure)

@@ -115,17 +115,39 @@ def test_chunked_equals_whole_and_reset_goes_back_to_the_initial_memory():
     stateful.build((B, None, FEATURES))
     for variable, value in zip(stateful.cell.weights, whole.cell.weights, strict=True):
         variable.assign(value)
-    stateful.reset_state()  # the memory that it was built with is another
     for _ in range(2):
         found = [ops.convert_to_numpy(stateful(x[:, i : i + 2])) for i in (0, 2, 4)]
         np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-12)
         stateful.reset_state()
-    state = stateful.cell.unpack_state(stateful.states)
-    for held, initial in zip(state.memory, stateful.cell.memory.initial_memory, strict=True):
-        rows = ops.convert_to_numpy(held)
-        np.testing.assert_array_equal(
-            rows, np.tile(ops.convert_to_numpy(initial).reshape(1, -1), (B, 1))
-        )
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_stateful_model_is_loaded_with_its_own_memory(tmp_path, fused):
+    inputs = keras.Input(batch_shape=(B, 3, FEATURES))
+    cell = keras_mnm.MNMCell(UNITS)
+    layer = keras_mnm.MNM(UNITS, stateful=True) if fused else keras.layers.RNN(cell, stateful=True)
+    model = keras.Model(inputs, layer(inputs))
+    x = np.random.default_rng(5).standard_normal((B, 3, FEATURES)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    later = model.predict(x, verbose=0)
+    assert not np.allclose(later, expected)
+    layer.reset_state()
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, atol=1e-6)
+
+
+def test_nan_at_masked_steps_reaches_nothing():
+    layer = keras_mnm.MNM(UNITS, D, return_sequences=True)
+    x = np.random.default_rng(5).standard_normal((B, T, FEATURES)).astype("float32")
+    mask = np.ones((B, T), bool)
+    mask[1, 2] = False
+    expected = ops.convert_to_numpy(layer(x, mask=mask))
+    loss = ops.convert_to_numpy(layer.losses[0])
+    x[1, 2] = np.nan
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x, mask=mask)), expected)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.losses[0]), loss)
 
 
 def test_fit_shows_the_meta_loss(tmp_path):
@@ -147,7 +169,7 @@ def test_fit_shows_the_meta_loss(tmp_path):
     ).history
     assert {"loss", "meta_loss", "val_loss", "val_meta_loss"} <= set(history)
     assert "meta_loss" in log.read_text().splitlines()[0]
-    logs = model.evaluate(x, y, batch_size=10, verbose=0, return_dict=True)
+    logs = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
     squared = np.mean((model.predict(x, verbose=0) - y) ** 2)
     np.testing.assert_allclose(logs["loss"] - logs["meta_loss"], squared, rtol=1e-4)
     assert abs(logs["meta_loss"] - history["val_meta_loss"][-1]) < 0.1 * logs["meta_loss"]
@@ -249,12 +271,14 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
     model.compile("adam", "mse")
     x, y = np.ones((8, T, FEATURES), "float32"), np.ones((8, 1), "float32")
     model.fit(x, y, verbose=0, callbacks=[keras_mnm.StopOnNaN()])
-    before = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     x[5, 2] = np.nan
     with pytest.raises(ValueError, match=r"loss became nan at batch 2 of epoch 1"):
         model.fit(x, y, 4, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
     for old, new in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
+    x[5, 2] = 1.0
+    assert np.isfinite(model.fit(x, y, 4, verbose=0).history["loss"]).all()  # the optimizer, too
 
 
 @pytest.mark.parametrize(
@@ -271,7 +295,9 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
             {"units": 4, "controller": keras.layers.Dense(4)},
             "`controller` must be a Keras RNN cell",
         ),
-        ({"units": 4, "meta_loss_weight": -1.0}, "`weight`.*-1.0"),
+        ({"units": 4, "controller": keras.layers.LSTMCell(4, dropout=0.1)}, "must be pure.*0.1"),
+        ({"units": 4, "meta_loss_weight": -1.0}, "`meta_loss_weight`.*-1.0"),
+        ({"units": 4, "step_size": float("inf")}, "`step_size`.*inf"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -10,11 +10,21 @@ import keras_mnm
 B, H, D = 3, 2, 4
 
 
-def random_memory(rng, depth, batch=B):
+def random_memory(rng, memory, batch=B):
     """A memory for every sample, as the package's states and in the paper's orientation."""
-    matrices = rng.uniform(-1, 1, (batch, depth, D, D))
-    states = [matrices[:, layer].swapaxes(1, 2).reshape(batch, -1) for layer in range(depth)]
-    return states, matrices
+    matrices = rng.uniform(-1, 1, (batch, memory.depth, D, D))
+    return [to_state(memory, layer, matrices[:, layer]) for layer in range(memory.depth)], matrices
+
+
+def to_state(memory, layer, matrices):
+    """States hold what was written to φ_0, for `z @ M`; the paper has `M z`."""
+    initial = ops.convert_to_numpy(memory.initial_memory[layer])
+    return (matrices.swapaxes(-1, -2) - initial).reshape(-1, D * D)
+
+
+def to_matrices(memory, layer, state):
+    initial = ops.convert_to_numpy(memory.initial_memory[layer])
+    return (ops.convert_to_numpy(state).reshape(-1, D, D) + initial).swapaxes(-1, -2)
 
 
 def make(rule, depth, dtype="float64", **options):
@@ -39,7 +49,7 @@ def test_read_write_and_error_match_the_equations(rule, depth, output_activation
     dtype, tolerance = precision
     rng = np.random.default_rng(depth)
     memory = make(rule, depth, dtype, output_activation=output_activation)
-    states, matrices = random_memory(rng, depth)
+    states, matrices = random_memory(rng, memory)
     states = [ops.convert_to_tensor(state, dtype) for state in states]
     keys, values = rng.uniform(-1, 1, (2, B, H, D))
     rate = rng.uniform(0, 1, (B, depth))
@@ -72,7 +82,7 @@ def test_read_write_and_error_match_the_equations(rule, depth, output_activation
             )
         for layer in range(depth):
             np.testing.assert_allclose(
-                ops.convert_to_numpy(written[layer])[sample].reshape(D, D).T,
+                to_matrices(memory, layer, written[layer])[sample],
                 after[layer],
                 atol=tolerance,
             )
@@ -106,9 +116,9 @@ def test_gradient_write_is_a_sparse_distributed_memory_write_minus_what_is_store
         return ops.cast(ops.greater_equal(x, 0.0), x.dtype)
 
     memory = make("gradient", 2, step_size=1.0, activation=address)
-    states, matrices = random_memory(rng, 2, batch=1)
-    states[0] = np.sign(states[0])
-    first = states[0].reshape(D, D).T
+    _, matrices = random_memory(rng, memory, batch=1)
+    first = np.sign(matrices[0, 0])
+    states = [to_state(memory, 0, first), to_state(memory, 1, matrices[0, 1])]
     key, value = np.sign(rng.uniform(-1, 1, (1, 1, D))), rng.uniform(-1, 1, (1, 1, D))
     written = memory.write(key, value, 1.0, [ops.convert_to_tensor(s) for s in states])
 
@@ -116,7 +126,7 @@ def test_gradient_write_is_a_sparse_distributed_memory_write_minus_what_is_store
     stored = matrices[0, 1] @ a
     np.testing.assert_allclose(ops.convert_to_numpy(written[0]), states[0])
     np.testing.assert_allclose(
-        ops.convert_to_numpy(written[1]).reshape(D, D).T,
+        to_matrices(memory, 1, written[1])[0],
         matrices[0, 1] + np.outer(value[0, 0], a) - np.outer(stored, a),
         atol=1e-12,
     )
@@ -140,17 +150,19 @@ def test_default_step_size_keeps_the_memory_bounded(rule, rate):
     for _ in range(200):
         keys, values = np.tanh(rng.standard_normal((2, 1, 1, 16)))
         states = memory.write(keys, values, rate, states)
-    largest = max(np.abs(ops.convert_to_numpy(state)).max() for state in states)
+    matrices = memory.matrices(states)
+    largest = max(np.abs(ops.convert_to_numpy(matrix)).max() for matrix in matrices)
     assert largest < 10
 
 
 def test_initial_memory_is_the_same_for_all_samples_and_fixed():
     memory = keras_mnm.NeuralMemory(D)
-    states = [ops.convert_to_numpy(state) for state in memory.get_initial_state(5)]
-    assert [state.shape for state in states] == [(5, D * D)] * 3
-    for state in states:
-        assert np.all(state == state[:1])
-    assert not np.allclose(states[0], states[1])
+    states = memory.get_initial_state(5)
+    assert [tuple(state.shape) for state in states] == [(5, D * D)] * 3
+    matrices = [ops.convert_to_numpy(matrix) for matrix in memory.matrices(states)]
+    for matrix, initial in zip(matrices, memory.initial_memory, strict=True):
+        np.testing.assert_array_equal(matrix, np.tile(ops.convert_to_numpy(initial), (5, 1, 1)))
+    assert not np.allclose(matrices[0], matrices[1])
     assert not {id(v) for v in memory.initial_memory} & {id(v) for v in memory.trainable_variables}
     trained = make("local", 3, train_initial_memory=True)
     assert len(trained.trainable_variables) == len(memory.trainable_variables) + 3
@@ -163,10 +175,10 @@ def test_feedback_of_the_users_own():
     keys, values = np.random.default_rng(5).uniform(-1, 1, (2, B, H, D))
     written = memory.write(keys, values, 1.0, states)
     expected = ops.convert_to_numpy(mlp(values.reshape(-1, D))).reshape(B, H, 2, D)
-    own = [ops.convert_to_numpy(state)[0].reshape(D, D).T for state in states]
+    own = [to_matrices(memory, layer, states[layer])[0] for layer in range(2)]
     after = reference.local_write(own, keys[0], expected[0], [1.0, 1.0], 2 / (H * D))
     for layer in range(2):
-        found = ops.convert_to_numpy(written[layer])[0].reshape(D, D).T
+        found = to_matrices(memory, layer, written[layer])[0]
         np.testing.assert_allclose(found, after[layer], atol=1e-5)
     with pytest.raises(ValueError, match=r"feedback.*Received a layer with output shape"):
         keras_mnm.NeuralMemory(D, depth=3, feedback=keras.layers.Dense(D)).build()
@@ -215,7 +227,10 @@ def test_bad_arguments(arguments, message):
         ({"rate": np.nan}, "`rate`"),
         ({"rate": np.zeros((B, 2))}, r"`rate`.*3 memory layers.*\(3, 2\)"),
         ({"keys": np.full((B, H, D), np.nan)}, "`keys` must be finite.*24 NaN"),
-        ({"states": [np.zeros((B, D * D))] * 2}, r"`states` must be 3 tensors of shape \[B, 16\]"),
+        ({"rate": np.zeros(2)}, r"`rate`.*B = 3.*\(2, 1\)"),
+        ({"states": [np.zeros((B, D * D))] * 2}, r"`states` must be 3 tensors of shape \[3, 16\]"),
+        ({"states": [np.zeros((1, D * D))] * 3}, r"`states` must be 3.*\[3, 16\].*\(1, 16\)"),
+        ({"states": [np.full((B, D * D), np.nan)] * 3}, "`states` must be finite"),
     ],
 )
 def test_bad_writes(change, message):

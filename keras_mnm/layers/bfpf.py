@@ -1,7 +1,7 @@
 import keras
 from keras import initializers, ops
 
-from keras_mnm.validation import integer
+from keras_mnm.validation import copy_of, integer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -83,7 +83,7 @@ class BFPF(keras.layers.Layer):
     def _side_by_side(self, shape, dtype=None):
         # Each layer's kernel gets the fans of a square matrix, not those of the wide product.
         kernels = [
-            self.kernel_initializer.clone()((self.units, self.units), dtype=dtype)
+            copy_of(self.kernel_initializer)((self.units, self.units), dtype=dtype)
             for _ in range(self.depth)
         ]
         return ops.concatenate(kernels, axis=-1)

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.validation import number
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -26,9 +27,7 @@ class MetaLoss(keras.layers.Layer):
 
     def __init__(self, weight=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not weight >= 0:
-            raise ValueError(f"`weight` must be a number ≥ 0. Received: weight={weight!r}.")
-        self.weight = weight
+        self.weight = number("weight", weight)
         self.supports_masking = True
 
     def build(self, outputs_shape=None, meta_shape=None):
@@ -44,12 +43,10 @@ class MetaLoss(keras.layers.Layer):
     def call(self, outputs, meta):
         meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
         total, steps = meta[:, 0], meta[:, 1]
-        meta_loss = ops.mean(total / ops.maximum(steps, 1.0))
-        self.add_loss(self.weight * meta_loss)
-        batch = ops.cast(
-            ops.stop_gradient(ops.stack([meta_loss, ops.ones_like(meta_loss)])), "float32"
-        )
-        self.running_total.assign(self.running_total + batch)
+        losses = total / ops.maximum(steps, 1.0)
+        self.add_loss(self.weight * ops.mean(losses))
+        batch = ops.stop_gradient(ops.stack([ops.sum(losses), ops.sum(ops.ones_like(losses))]))
+        self.running_total.assign(self.running_total + ops.cast(batch, "float32"))
         return outputs
 
     def compute_output_shape(self, outputs_shape, meta_shape=None):
@@ -65,7 +62,7 @@ class MetaLoss(keras.layers.Layer):
 
 
 class RunningMetaLoss(keras.metrics.Metric):
-    """Shows the mean of a `MetaLoss` layer over the batches since the last reset.
+    """Shows the mean of a `MetaLoss` layer over the samples since the last reset.
 
     A metric that is updated inside a layer's call is lost on JAX and cannot be exported; the
     layer's own weight is neither, so the metric reads that.
@@ -79,8 +76,8 @@ class RunningMetaLoss(keras.metrics.Metric):
         """The layer has counted the batch already."""
 
     def result(self):
-        total, batches = ops.unstack(self._layer.running_total.value)
-        return total / ops.maximum(batches, 1.0)
+        total, samples = ops.unstack(self._layer.running_total.value)
+        return total / ops.maximum(samples, 1.0)
 
     def reset_state(self):
         if self._layer.built:

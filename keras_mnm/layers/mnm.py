@@ -7,6 +7,7 @@ from keras_mnm import sequence
 from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm_cell import MNMCell
+from keras_mnm.validation import number
 
 _CELL_OPTIONS = [
     name
@@ -23,6 +24,10 @@ class MNM(keras.layers.RNN):
     meta objective (Eq. 5) to the model's loss, which teaches the memory to store. `fit` shows
     it as `meta_loss`. Masked steps neither write nor count.
 
+    With its default controller the layer runs a fused form of the sequence, which has a gradient of
+    its own and none of second order; `unroll=True` runs the plain loop, as does anything that the
+    fused form does not know.
+
     Args:
         units: Positive integer, units of the controller and of the output.
         memory_units: Positive integer, the memory's units `D`. Defaults to `units`.
@@ -35,7 +40,7 @@ class MNM(keras.layers.RNN):
         return_state: Whether to return the final states, too. Defaults to `False`.
         go_backwards: Whether to run the sequence from its end. Defaults to `False`.
         stateful: Whether the states of a batch are the initial states of the next.
-            `reset_state()` goes back to φ_0. Defaults to `False`.
+            `reset_state()` empties the memory, back to φ_0. Defaults to `False`.
         unroll: Whether to unroll the loop. Defaults to `False`.
         zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
             Defaults to `False`.
@@ -98,8 +103,8 @@ class MNM(keras.layers.RNN):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
+        self.meta_loss_weight = number("meta_loss_weight", meta_loss_weight)
         self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
-        self.meta_loss_weight = meta_loss_weight
 
     def build(self, sequences_shape, initial_state_shape=None):
         if len(sequences_shape) != 3:
@@ -131,6 +136,7 @@ class MNM(keras.layers.RNN):
             and not self.unroll
             and self.compute_dtype in ("float32", "float64")
             and not cell.recall_delay
+            and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
             and _is_plain_lstm(cell.controller)
             and (memory.feedback is None or _is_plain_bfpf(memory.feedback))
             and _name(memory.activation) in sequence.SIGMAS
@@ -145,6 +151,7 @@ class MNM(keras.layers.RNN):
         if mask is not None:
             mask = ops.reshape(mask, (-1, sequences.shape[1], 1))
             present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
+            inputs = ops.where(present > 0, inputs, 0.0)  # NaN there must reach nothing
         if self.go_backwards:
             inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
 
@@ -181,7 +188,7 @@ class MNM(keras.layers.RNN):
             output=last_output,
             controller=[h, c],
             readout=readout,
-            memory=[ops.reshape(matrix, (-1, memory.units**2)) for matrix in matrices],
+            memory=memory.written(matrices),
             meta=ops.concatenate([error[:, None], steps], axis=-1),
         )
         if self.zero_output_for_mask:
@@ -191,15 +198,6 @@ class MNM(keras.layers.RNN):
         if not self.return_sequences:
             outputs = outputs[:, -1:]
         return last_output, outputs, cell.pack_state(state)
-
-    def reset_state(self):
-        """Forgets: back to zeros and, for the memory, to φ_0. For `stateful=True`."""
-        if self.states is not None:
-            batch_size = self.states[0].shape[0]
-            for variable, value in zip(
-                self.states, self.get_initial_state(batch_size), strict=True
-            ):
-                variable.assign(value)
 
     def get_config(self):
         config = super().get_config()
@@ -223,13 +221,17 @@ def _is_plain_lstm(cell):
     )
 
 
+def _is_plain_dense(layer):
+    return layer.quantization_mode is None and not layer.lora_enabled
+
+
 def _is_plain_bfpf(layer):
     return type(layer) is BFPF and _name(layer.activation) == "linear" and layer.use_bias
 
 
 def _tensors(layer):
     """Kernel and bias."""
-    return [ops.convert_to_tensor(weight) for weight in layer.weights]
+    return [ops.convert_to_tensor(weight) for weight in (layer.kernel, layer.bias)]
 
 
 def _name(activation):

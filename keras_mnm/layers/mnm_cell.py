@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.neural_memory import NeuralMemory
-from keras_mnm.validation import integer
+from keras_mnm.validation import copy_of, integer, number
 
 
 class MNMState(NamedTuple):
@@ -18,7 +18,7 @@ class MNMState(NamedTuple):
     readout: object
     """`v^r`, the mean of the values read, `[B, memory_units]`; part of the next input."""
     memory: list
-    """φ, `memory_depth` tensors `[B, memory_units²]`."""
+    """What was written, φ - φ_0: `memory_depth` tensors `[B, memory_units²]`."""
     meta: object
     """`[B, 2]`: the sum of the meta objective's terms so far, and the number of steps."""
     delayed: list
@@ -126,11 +126,7 @@ class MNMCell(keras.layers.Layer):
         self.memory_depth = integer("memory_depth", memory_depth)
         self.rate_per_layer = rate_per_layer
         self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
-        self.recall_decay = recall_decay
-        if not 0 <= recall_decay <= 1:
-            raise ValueError(
-                f"`recall_decay` must lie in [0, 1]. Received: recall_decay={recall_decay!r}."
-            )
+        self.recall_decay = number("recall_decay", recall_decay, high=1.0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
@@ -143,6 +139,13 @@ class MNMCell(keras.layers.Layer):
                 "`controller` must be a Keras RNN cell, with `state_size` and "
                 "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
                 f"Received: controller={controller!r}."
+            )
+        if getattr(controller, "dropout", 0) or getattr(controller, "recurrent_dropout", 0):
+            raise ValueError(
+                "`controller` must be pure: a cell with dropout keeps a mask between calls. Put a "
+                "keras.layers.Dropout before or after the layer instead. Received: "
+                f"controller={controller!r} with dropout={controller.dropout}, "
+                f"recurrent_dropout={controller.recurrent_dropout}."
             )
         self.controller = controller
         self.memory = NeuralMemory(
@@ -172,7 +175,7 @@ class MNMCell(keras.layers.Layer):
             return keras.layers.Dense(
                 units,
                 activation,
-                kernel_initializer=initializer or self.kernel_initializer.clone(),
+                kernel_initializer=initializer or copy_of(self.kernel_initializer),
                 kernel_regularizer=self.kernel_regularizer,
                 kernel_constraint=self.kernel_constraint,
                 dtype=policy,
@@ -203,7 +206,7 @@ class MNMCell(keras.layers.Layer):
 
     def _interaction_kernel(self, shape, dtype=None):
         """Initial kernel of Eq. 1: read keys, write keys, target values and the rate vector."""
-        kernel = self.kernel_initializer.clone()(shape, dtype=dtype)
+        kernel = copy_of(self.kernel_initializer)(shape, dtype=dtype)
         keys = self.num_heads * self.memory_units
         if self.tie_initial_keys:
             kernel = ops.concatenate([kernel[:, keys : 2 * keys], kernel[:, keys:]], axis=-1)
@@ -257,14 +260,12 @@ class MNMCell(keras.layers.Layer):
         return keras.tree.flatten(tuple(state))
 
     def get_initial_state(self, batch_size):
-        """Zeros, but for the memory, which is φ_0."""
+        """Zeros, which for the memory means φ_0; the controller's initial state may differ."""
         zeros = [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
-        state = self.unpack_state(zeros)
-        controller = state.controller
-        if hasattr(self.controller, "get_initial_state"):
-            controller = self.controller.get_initial_state(batch_size=batch_size)
-        memory = self.memory.get_initial_state(batch_size)
-        return self.pack_state(state._replace(controller=controller, memory=memory))
+        if not hasattr(self.controller, "get_initial_state"):
+            return zeros
+        controller = self.controller.get_initial_state(batch_size=batch_size)
+        return self.pack_state(self.unpack_state(zeros)._replace(controller=controller))
 
     def call(self, inputs, states):
         state = self.unpack_state(states)

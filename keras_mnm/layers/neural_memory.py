@@ -3,7 +3,7 @@ from keras import initializers, ops
 
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.bfpf import BFPF
-from keras_mnm.validation import finite, in_unit_interval, integer, one_of
+from keras_mnm.validation import copy_of, finite, in_unit_interval, integer, number, one_of
 
 WRITE_RULES = ("local", "gradient")
 
@@ -20,9 +20,9 @@ class NeuralMemory(keras.layers.Layer):
     - `write_rule="gradient"` (MNM-g, Eqs. 2 and 3): a gradient step on the squared error of the
       read-out, `φ ← φ - β ∇ L`, by a nested `tf.GradientTape` on TensorFlow.
 
-    Every sample has a memory of its own: a state of `depth` tensors `[B, units²]`, each a flat
-    matrix. It starts from φ_0, one fixed random network for all samples, which is saved with
-    the layer's weights.
+    Every sample starts from φ_0, one fixed random network for all, which is saved with the layer's
+    weights, and has a state of its own: `depth` tensors `[B, units²]`, each a flat matrix, with
+    what was written, `M^l - M^l_0`. So zeros are the empty memory, for all samples or for one.
 
     Args:
         units: Positive integer, the size `D` of keys, values and hidden layers.
@@ -79,12 +79,8 @@ class NeuralMemory(keras.layers.Layer):
         self.units = integer("units", units)
         self.depth = integer("depth", depth)
         self.write_rule = one_of("write_rule", write_rule, WRITE_RULES)
-        if step_size is not None and not step_size > 0:
-            raise ValueError(
-                "`step_size` must be a positive number, or None for 2 / (heads * units). "
-                f"Received: step_size={step_size!r}."
-            )
-        self.step_size = step_size
+        # None means 2 / (heads * units).
+        self.step_size = step_size if step_size is None else number("step_size", step_size)
         self.activation = keras.activations.get(activation)
         self.output_activation = keras.activations.get(output_activation)
         self.initializer = initializers.get(initializer)
@@ -104,7 +100,7 @@ class NeuralMemory(keras.layers.Layer):
         self.initial_memory = [
             self.add_weight(
                 shape=(self.units, self.units),
-                initializer=self.initializer.clone(),
+                initializer=copy_of(self.initializer),
                 trainable=self.train_initial_memory,
                 name=f"initial_memory_{layer}",
             )
@@ -128,13 +124,8 @@ class NeuralMemory(keras.layers.Layer):
         return [self.units**2] * self.depth
 
     def get_initial_state(self, batch_size):
-        """φ_0 for every sample: `depth` tensors `[batch_size, units²]`."""
-        if not self.built:
-            self.build()
-        return [
-            ops.cast(ops.tile(ops.reshape(matrix, (1, -1)), (batch_size, 1)), self.compute_dtype)
-            for matrix in self.initial_memory
-        ]
+        """The empty memory, φ_0 for every sample: zeros, `depth` tensors `[batch_size, units²]`."""
+        return [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
 
     def call(self, keys, states=None):
         if states is None:
@@ -154,7 +145,8 @@ class NeuralMemory(keras.layers.Layer):
         Returns:
             Values, `[B, H, units]`.
         """
-        return self.recall(self._checked("keys", keys), self._checked_states(states))
+        keys = self._checked("keys", keys)
+        return self.recall(keys, self._checked_states(states, keys.shape[0]))
 
     def write(self, keys, values, rate, states):
         """Binds `keys` to `values` and returns the changed memory.
@@ -170,15 +162,17 @@ class NeuralMemory(keras.layers.Layer):
             The memory after the write, in the same form.
         """
         keys, values = self._checked_pair(keys, values)
-        states = self._checked_states(states)
+        states = self._checked_states(states, keys.shape[0])
         rate = ops.convert_to_tensor(rate, dtype=self.compute_dtype)
         in_unit_interval("rate", rate)
         if rate.ndim < 2:
             rate = ops.reshape(rate, (-1, 1))
-        if rate.ndim > 2 or rate.shape[-1] not in (1, self.depth):
+        fits = rate.ndim == 2 and rate.shape[-1] in (1, self.depth)
+        if not fits or _known(rate.shape[0], 1) not in (1, keys.shape[0]):
             raise ValueError(
                 "`rate` must be a number, [B], [B, 1], or [B, depth] with one rate for each of "
-                f"the {self.depth} memory layers. Received a rate of shape {tuple(rate.shape)}."
+                f"the {self.depth} memory layers, with B = {keys.shape[0]} as in `keys`. Received "
+                f"a rate of shape {tuple(rate.shape)}."
             )
         return self.bind(keys, values, rate, states)
 
@@ -194,7 +188,8 @@ class NeuralMemory(keras.layers.Layer):
             The mean over heads and units for each sample, `[B]`.
         """
         keys, values = self._checked_pair(keys, values)
-        return mnm_ops.squared_error(self.recall(keys, self._checked_states(states)), values)
+        states = self._checked_states(states, keys.shape[0])
+        return mnm_ops.squared_error(self.recall(keys, states), values)
 
     def recall(self, keys, states):
         """`read` without the checks of its arguments, for use inside a compiled step."""
@@ -211,10 +206,13 @@ class NeuralMemory(keras.layers.Layer):
         if self.write_rule == "local":
             activations = mnm_ops.memory_activations(keys, matrices, *sigmas)
             targets = self._expected_activations(values)
-            written = mnm_ops.local_write(matrices, activations, targets, rates, step_size)
+            changes = mnm_ops.local_change(activations, targets, rates, step_size)
         else:
-            written = mnm_ops.gradient_write(matrices, keys, values, rates, step_size, *sigmas)
-        return [ops.reshape(matrix, (-1, self.units**2)) for matrix in written]
+            changes = mnm_ops.gradient_change(matrices, keys, values, rates, step_size, *sigmas)
+        return [
+            state - ops.reshape(change, (-1, self.units**2))
+            for state, change in zip(states, changes, strict=True)
+        ]
 
     def step_size_for(self, num_heads):
         """η of a write with `num_heads` heads."""
@@ -234,8 +232,20 @@ class NeuralMemory(keras.layers.Layer):
         ]
 
     def matrices(self, states):
-        """The memory's states as `depth` matrices `[B, units, units]`."""
-        return [ops.reshape(state, (-1, self.units, self.units)) for state in states]
+        """The memory's weights, φ_0 and what was written: `depth` matrices `[B, units, units]`."""
+        if not self.built:
+            self.build()
+        return [
+            ops.cast(initial, state.dtype) + ops.reshape(state, (-1, self.units, self.units))
+            for initial, state in zip(self.initial_memory, states, strict=True)
+        ]
+
+    def written(self, matrices):
+        """The states of a memory with these weights; undoes `matrices`."""
+        return [
+            ops.reshape(matrix - ops.cast(initial, matrix.dtype), (-1, self.units**2))
+            for initial, matrix in zip(self.initial_memory, matrices, strict=True)
+        ]
 
     def _checked(self, name, tensor):
         tensor = ops.convert_to_tensor(tensor, dtype=self.compute_dtype)
@@ -252,13 +262,18 @@ class NeuralMemory(keras.layers.Layer):
             )
         return keys, values
 
-    def _checked_states(self, states):
+    def _checked_states(self, states, batch_size):
+        states = [ops.convert_to_tensor(state, dtype=self.compute_dtype) for state in states]
         shapes = [tuple(state.shape) for state in states]
-        if [shape[1:] for shape in shapes] != [(self.units**2,)] * self.depth:
+        expected = [(batch_size, self.units**2)] * self.depth
+        if [(_known(n, batch_size), *rest) for n, *rest in shapes] != expected:
             raise ValueError(
-                f"`states` must be {self.depth} tensors of shape [B, {self.units**2}], as "
-                f"`get_initial_state(batch_size)` returns them. Received shapes {shapes}."
+                f"`states` must be {self.depth} tensors of shape [{batch_size}, {self.units**2}], "
+                "as `get_initial_state(batch_size)` returns them, one row for each sample of "
+                f"`keys`. Received shapes {shapes}."
             )
+        for state in states:
+            finite("states", state)
         return states
 
     def _check_keys_shape(self, shape, name="keys"):
@@ -287,3 +302,8 @@ class NeuralMemory(keras.layers.Layer):
         config = dict(config)
         config["feedback"] = keras.saving.deserialize_keras_object(config["feedback"])
         return cls(**config)
+
+
+def _known(size, otherwise):
+    """An axis's size, or `otherwise` where it is not known yet."""
+    return otherwise if size is None else size
