@@ -1,6 +1,7 @@
 """The command line that the examples share. Imports nothing heavy: it chooses Keras's backend."""
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -69,12 +70,15 @@ def training_parser(description, **defaults):
 
 def use_backend(parser, name):
     """Sets Keras's backend, and stops with a sentence where it is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec(name) is None:
-        parser.error(f'the backend {name} is not installed; try: pip install "keras-mnm[{name}]"')
+    check_installed(parser, name, name)
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keeps the progress bar readable
+
+
+def check_installed(parser, package, extra):
+    """Stops with a sentence where a package that an extra brings is missing."""
+    if importlib.util.find_spec(package) is None:
+        parser.error(f'{package} is not installed; try: pip install "keras-mnm[{extra}]"')
 
 
 def check_writable(parser, folder):

@@ -8,7 +8,7 @@ python examples/dictionary_inference.py --evaluate dictionary-4x1-mnm-p --episod
 import json
 import pathlib
 
-from command_line import check_writable, positive_int, training_parser, use_backend
+from command_line import check_installed, check_writable, positive_int, training_parser, use_backend
 
 STEPS = {1: 2500, 4: 8000}
 """Updates at most, by sequence length; longer ones get as many as the longest here."""
@@ -28,6 +28,8 @@ def main(arguments=None):
             train(args, parser)
     except ValueError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, "\nInterrupted.\n")
 
 
 def train(args, parser):
@@ -50,6 +52,7 @@ def train(args, parser):
     }
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_writable(parser, folder)
+    check_installed(parser, "matplotlib", "viz")
 
     import keras
     from trainer import Run, compile_model
@@ -68,7 +71,11 @@ def train(args, parser):
         f"Training {name} with {model.count_params():,} parameters, at most "
         f"{settings['steps']:,} updates of {args.batch_size} episodes; results in {folder}/"
     )
-    model = run.train(model, data, solved=lambda logs: logs["sequence_accuracy"] == 1.0)
+    try:
+        model = run.train(model, data, solved=lambda logs: logs["sequence_accuracy"] == 1.0)
+    except KeyboardInterrupt:
+        print(f"\n{run.interrupted()}", flush=True)
+        parser.exit(130)
 
     figures = measure(model, args.support_size, args.length, args.episodes, args.seed)
     run.finish(model, f"Dictionary inference ({args.support_size}, {args.length}), {name}", figures)

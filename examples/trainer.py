@@ -3,16 +3,17 @@
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 
 import keras
 
 import keras_mnm
-from keras_mnm.files import replacing, versions
+from keras_mnm.files import load_model, replacing, versions
 from keras_mnm.visualize import learning_curve
 
-STEPS_PER_EPOCH = 100
+STEPS_PER_EPOCH, SOLVED_EPOCHS = 100, 4
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
 
 
@@ -21,8 +22,7 @@ class Run:
 
     Args:
         folder: Where the files are.
-        settings: A dict of JSON-able values; a run is resumed only under the same settings,
-            `steps` excepted.
+        settings: A dict of JSON-able values; a run is resumed only under the same settings.
     """
 
     def __init__(self, folder, settings):
@@ -30,70 +30,95 @@ class Run:
         self.settings = settings
         self.history = {}
         self.seconds = 0.0
-        self.epoch = 0
+        self._model = None
 
     @property
-    def epochs(self):
-        return -(-self.settings["steps"] // self.steps_per_epoch)
+    def epoch(self):
+        """Epochs done."""
+        return len(self.history.get("loss", ()))
 
     @property
     def steps_per_epoch(self):
+        """Updates an epoch."""
         return min(STEPS_PER_EPOCH, self.settings["steps"])
+
+    @property
+    def updates(self):
+        """Updates done."""
+        return self.epoch * self.steps_per_epoch
 
     def open(self, resume):
         """Loads the earlier run to resume it. A ValueError where there is none, or another."""
-        before = self._read(_SETTINGS)
         checkpoint = self.folder / _CHECKPOINT
+        before, state = self._read(_SETTINGS), self._read(_HISTORY)
+        finished = bool(state and state["finished"])
         if not resume:
-            if checkpoint.exists() and not self._read(_HISTORY)["finished"]:
+            if checkpoint.exists() and not finished:
                 raise ValueError(
                     f"{self.folder} holds an unfinished run; continue it with --resume, or choose "
                     "another folder with --output."
                 )
             return
-        if before is None or not checkpoint.exists():
+        if before is None or state is None or not checkpoint.exists():
             raise ValueError(f"there is no checkpoint in {self.folder}; leave out --resume.")
         changed = [
             f"{name} (there {before.get(name)!r}, here {self.settings.get(name)!r})"
             for name in sorted(before.keys() | self.settings)
-            if before.get(name) != self.settings.get(name) and name != "steps"
+            if before.get(name) != self.settings.get(name)
         ]
         if changed:
             raise ValueError(
                 f"the checkpoint in {self.folder} is of other settings: {', '.join(changed)}; "
                 "give the same ones, or choose another folder with --output."
             )
-        state = self._read(_HISTORY)
-        self.history, self.seconds = state["history"], state["seconds"]
-        self.epoch = len(self.history["loss"])
+        if finished:
+            raise ValueError(
+                f"the run in {self.folder} is finished; to train on, begin a new one with "
+                f"--start-from {self.folder / 'model.keras'}."
+            )
+        self._model = load_model(checkpoint, compile=True)
+        self.seconds = state["seconds"]
+        # A run killed between writing the history and the checkpoint repeats that epoch.
+        epochs = int(self._model.optimizer.iterations) // self.steps_per_epoch
+        self.history = {name: values[:epochs] for name, values in state["history"].items()}
 
     def train(self, model, data, solved):
-        """Fits the model; ends early after two epochs in a row with `solved(logs)`.
+        """Fits the model; ends early after `SOLVED_EPOCHS` epochs in a row with `solved(logs)`.
 
         Returns:
             The trained model.
         """
-        if self.epoch:
-            model = keras.saving.load_model(self.folder / _CHECKPOINT)
-            updates = int(model.optimizer.iterations)
-            # A run killed between writing the history and the checkpoint repeats that epoch.
-            self.epoch = data.epoch = updates // self.steps_per_epoch
-            self.history = {name: values[: self.epoch] for name, values in self.history.items()}
-        self._write(_SETTINGS, self.settings)
-        try:
-            model.fit(
+        if self._model is None:
+            for name in (_CHECKPOINT, _HISTORY):
+                (self.folder / name).unlink(missing_ok=True)
+            self._write(_SETTINGS, self.settings)
+            self._model = model
+        data.epoch = self.epoch
+        if not self.is_solved(solved):
+            self._model.fit(
                 data,
-                epochs=self.epochs,
+                epochs=-(-self.settings["steps"] // self.steps_per_epoch),
                 initial_epoch=self.epoch,
                 callbacks=[_Checkpoint(self, solved), keras_mnm.StopOnNaN()],
             )
-        except KeyboardInterrupt:
-            done = len(self.history.get("loss", ())) * self.steps_per_epoch
-            kept = f"{done} updates are kept in {self.folder}" if done else "Nothing was kept yet"
-            how = f"Continue with: {_command()}" if done else "Start again with the same command"
-            print(f"\nInterrupted. {kept}. {how}", flush=True)
-            sys.exit(130)
-        return model
+        return self._model
+
+    def is_solved(self, solved):
+        """Whether the last `SOLVED_EPOCHS` epochs were."""
+        last = range(self.epoch)[-SOLVED_EPOCHS:]
+        logs = [{name: values[i] for name, values in self.history.items()} for i in last]
+        return len(logs) == SOLVED_EPOCHS and all(map(solved, logs))
+
+    def interrupted(self):
+        """What to tell who pressed Ctrl-C."""
+        if (self.folder / _CHECKPOINT).exists() and self.updates:
+            words = [word for word in sys.argv if word != "--resume"]
+            command = shlex.join(["python", *words, "--resume"])
+            return (
+                f"Interrupted. {self.updates} updates are kept in {self.folder}. "
+                f"Continue with: {command}"
+            )
+        return "Interrupted. Nothing was kept yet. Start again with the same command."
 
     def finish(self, model, title, figures):
         """Writes the model, the learning curve and `metrics.json`."""
@@ -105,7 +130,7 @@ class Run:
         self._write_history(finished=True)
         metrics = {
             **figures,
-            "updates": len(self.history["loss"]) * self.steps_per_epoch,
+            "updates": self.updates,
             "training_seconds": round(self.seconds, 1),
             "command": " ".join(["python", *sys.argv]),
             "settings": self.settings,
@@ -140,7 +165,6 @@ class _Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self._run = run
         self._solved = solved
-        self._epochs_solved = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.monotonic()
@@ -153,8 +177,7 @@ class _Checkpoint(keras.callbacks.Callback):
         run._write_history(finished=False)
         with replacing(run.folder / _CHECKPOINT) as path:
             self.model.save(path)
-        self._epochs_solved = self._epochs_solved + 1 if self._solved(logs) else 0
-        if self._epochs_solved == 2:
+        if run.is_solved(self._solved):
             self.model.stop_training = True
 
 
@@ -185,8 +208,3 @@ def _processor():
             )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _command():
-    words = [word for word in sys.argv if word != "--resume"]
-    return " ".join(["python", *words, "--resume"])

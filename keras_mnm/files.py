@@ -31,13 +31,13 @@ def replacing(path):
         os.replace(temporary, path)
 
 
-def load_model(path):
+def load_model(path, compile=False):
     """`keras.saving.load_model` in safe mode, with a clear error for what is no such file."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file {path}. Expected a model saved as .keras.")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(
             f"{path} could not be loaded as a Keras model: {error} Expected a .keras file of this "

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_evaluation_of_a_file_and_of_a_preset(finished):
     assert figures["symbol_accuracy"] > 0.9
 
 
-def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch):
+def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     """Ctrl-C after some epochs; the resumed run ends with the weights of an unbroken one."""
     import keras
     import numpy as np
@@ -83,6 +84,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as stop:
             dictionary_inference.main([*arguments, "--output", str(broken)])
     assert stop.value.code == 130
+    assert "4 updates are kept" in capsys.readouterr().out
     with pytest.raises(SystemExit):  # not by accident
         dictionary_inference.main([*arguments, "--output", str(broken)])
     dictionary_inference.main([*arguments, "--output", str(broken), "--resume"])
@@ -120,7 +122,13 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--seed", "-1"], "at least 0"),
         (["--output", "{file}/folder"], "cannot write to the output folder"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
-        (["--output", "{run}", "--resume", "--seed", "1"], r"seed (there 0, here 1)"),
+        (["--output", "{run}", "--resume", "--seed", "1"], "seed (there 0, here 1)"),
+        (["--output", "{run}", "--resume"], "is finished; to train on, begin a new one"),
+        (["--output", "{damaged}", "--resume"], "checkpoint.keras could not be loaded"),
+        (
+            ["--start-from", "dictionary-4x1-mnm-p", "--write-rule", "gradient"],
+            "the same write rule",
+        ),
         (["--evaluate", "no-such-preset"], "Unknown preset"),
         (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
         (["--evaluate", "{file}.keras"], "could not be loaded"),
@@ -129,7 +137,17 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "file.keras").write_text("")
-    places = {"file": tmp_path / "file", "new": tmp_path / "new", "run": finished[0]}
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished[0], damaged)
+    (damaged / "checkpoint.keras").write_bytes(b"PK half")
+    history = json.loads((damaged / "history.json").read_text())
+    (damaged / "history.json").write_text(json.dumps({**history, "finished": False}))
+    places = {
+        "damaged": damaged,
+        "file": tmp_path / "file",
+        "new": tmp_path / "new",
+        "run": finished[0],
+    }
     with pytest.raises(SystemExit) as stop:
         dictionary_inference.main([*TINY, *(argument.format(**places) for argument in arguments)])
     assert stop.value.code == 2

@@ -105,9 +105,9 @@ def test_damaged_download_leaves_nothing(presets, server, tmp_path, damage):
     else:
         card = json.loads((folder / "preset.json").read_text())
         (folder / "preset.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
-    with pytest.raises(ValueError, match="weights of preset 'small' could not be fetched.*Nothing"):
+    with pytest.raises(ValueError, match="Preset 'small' could not be fetched.*Nothing was kept"):
         keras_mnm.from_preset("small", source=url)
-    assert cached_files(tmp_path) == ["preset.json"]
+    assert cached_files(tmp_path) == []
 
 
 def test_damaged_cache_is_fetched_again(presets, server, tmp_path):
@@ -115,6 +115,19 @@ def test_damaged_cache_is_fetched_again(presets, server, tmp_path):
     (cached,) = (tmp_path / "cache").rglob("model.keras")
     cached.write_bytes(b"half")
     check_equal(keras_mnm.from_preset("small", source=server[0]), presets[1])
+
+
+def test_a_bad_answer_does_not_spoil_the_cache(presets, server):
+    keras_mnm.from_preset("small", source=server[0])
+    (presets[0] / "small" / "preset.json").write_text("<html>Sign in first</html>")
+    check_equal(keras_mnm.from_preset("small", source=server[0]), presets[1])
+
+
+def test_a_source_comes_before_the_package(presets, server):
+    own = keras_mnm.save_to_preset(presets[1], presets[0] / "dictionary-4x1-mnm-p", "Mine.")
+    assert own["description"] == "Mine."
+    for source in (presets[0], server[0]):
+        check_equal(keras_mnm.from_preset("dictionary-4x1-mnm-p", source=source), presets[1])
 
 
 def test_no_network(tmp_path, monkeypatch):

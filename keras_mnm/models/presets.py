@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import re
-import urllib.error
+import tempfile
 
 import keras
 
@@ -142,12 +142,14 @@ def _is_url(source):
 
 
 def _locate(name, source):
-    """The local folder of a preset; fetches it when `source` is a URL."""
-    if source and _is_url(source):
-        if not (_PACKAGED / name / _CARD).exists():
+    """The local folder of a preset: from `source` where it has it, else the packaged one."""
+    try:
+        if source and _is_url(source):
             return _download(name, source)
-    elif source and (pathlib.Path(source) / name / _CARD).exists():
-        return pathlib.Path(source) / name
+        if source and (pathlib.Path(source) / name / _CARD).exists():
+            return pathlib.Path(source) / name
+    except FileNotFoundError:
+        pass
     if (_PACKAGED / name / _CARD).exists():
         return _PACKAGED / name
     raise ValueError(_unknown(name, source))
@@ -163,59 +165,62 @@ def _unknown(name, source):
 
 
 def _download(name, base):
-    """Brings `<base>/<name>/` into Keras's cache and returns the folder there."""
+    """Brings `<base>/<name>/` into Keras's cache and returns the folder there.
+
+    What the cache holds stays until a whole preset takes its place. A FileNotFoundError where the
+    server has no such preset.
+    """
     base = base.rstrip("/")
     # Presets of the same name from different places stay apart.
     place = hashlib.sha256(base.encode()).hexdigest()[:12]
-    folder = _keras_home() / "keras_mnm" / place / name
-    folder.mkdir(parents=True, exist_ok=True)
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    folder = home / "keras_mnm" / place / name
     try:
-        _fetch(f"{base}/{name}/{_CARD}", folder / _CARD)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
+            new = pathlib.Path(temporary)
+            _fetch(f"{base}/{name}/{_CARD}", new / _CARD)
+            card = _read_card(new / _CARD)
+            folder.mkdir(exist_ok=True)
+            if not _is_whole(folder / _MODEL, card):
+                _fetch(f"{base}/{name}/{_MODEL}", new / _MODEL, card["sha256"])
+                os.replace(new / _MODEL, folder / _MODEL)
+            os.replace(new / _CARD, folder / _CARD)
     except FileNotFoundError:
-        raise ValueError(_unknown(name, base)) from None
-    except OSError as error:
-        if not (folder / _CARD).exists():
+        raise
+    except (OSError, ValueError) as error:
+        if not _is_cached(folder):
             raise ValueError(
-                f"Preset {name!r} could not be fetched from {base} and is not in the cache: "
-                f"{error}. Check the address and the network, or pass a local folder as `source`."
-            ) from error
-    card = _read_card(folder / _CARD)
-    model = folder / _MODEL
-    if not model.exists() or _sha256(model) != card["sha256"]:
-        try:
-            _fetch(f"{base}/{name}/{_MODEL}", model, card["sha256"])
-        except OSError as error:
-            raise ValueError(
-                f"The weights of preset {name!r} could not be fetched from {base}: {error}. "
-                "Nothing was kept; try again, or pass a local folder as `source`."
+                f"Preset {name!r} could not be fetched from {base}: {error} Nothing was kept, and "
+                "the cache has no copy. Check the address and the network, or pass a local folder "
+                "as `source`."
             ) from error
     return folder
 
 
-def _keras_home():
-    return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-
-
 def _fetch(url, path, sha256=None):
-    """Downloads to a temporary name and renames, so that `path` is whole or absent."""
-    with replacing(path) as temporary:
-        try:
-            keras.utils.get_file(
-                temporary.name,
-                url,
-                cache_dir=temporary.parent,
-                cache_subdir="",
-                file_hash=sha256,
-                hash_algorithm="sha256",
-            )
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                raise FileNotFoundError(url) from error
-            raise
-        except Exception as error:  # get_file raises plain Exceptions and ValueErrors
-            if "404" in str(error):
-                raise FileNotFoundError(url) from error
-            raise OSError(str(error)) from error
+    """Downloads a file. A FileNotFoundError where the server has none, else an OSError."""
+    try:
+        keras.utils.get_file(
+            path.name,
+            url,
+            cache_dir=path.parent,
+            cache_subdir="",
+            file_hash=sha256,
+            hash_algorithm="sha256",
+        )
+    except Exception as error:  # get_file raises plain Exceptions around those of urllib
+        if getattr(error.__context__, "code", None) == 404:
+            raise FileNotFoundError(url) from error
+        raise OSError(str(error)) from error
+
+
+def _is_cached(folder):
+    return (folder / _CARD).exists() and _is_whole(folder / _MODEL, _read_card(folder / _CARD))
+
+
+def _is_whole(path, card):
+    return path.exists() and _sha256(path) == card["sha256"]
 
 
 def _read_card(path):
@@ -233,10 +238,9 @@ def _read_card(path):
 def _check_file(path, card):
     if not path.exists():
         raise ValueError(f"{path} is missing; the preset's folder needs {_CARD} and {_MODEL}.")
-    found = _sha256(path)
-    if found != card["sha256"]:
+    if not _is_whole(path, card):
         raise ValueError(
-            f"{path} is damaged: its SHA-256 is {found}, expected {card['sha256']} "
+            f"{path} is damaged: its SHA-256 is {_sha256(path)}, expected {card['sha256']} "
             f"({path.stat().st_size} bytes, expected {card['size']}). Delete it and fetch it again."
         )
 
