@@ -1,4 +1,4 @@
-"""Packs a finished run of an example as a preset, evaluated on 10,000 fresh episodes.
+"""Packs a run of an example as a preset, evaluated on 10,000 fresh episodes.
 
 python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionary-4x1-mnm-p
 """
@@ -11,7 +11,7 @@ from command_line import Parser, non_negative_int, positive_int, use_backend
 
 def main(arguments=None):
     parser = Parser(description=__doc__)
-    parser.add_argument("run", type=pathlib.Path, help="the output folder of a finished run")
+    parser.add_argument("run", type=pathlib.Path, help="the output folder of the run")
     parser.add_argument(
         "preset", type=pathlib.Path, help="folder to write; its name is the preset's"
     )
@@ -28,19 +28,19 @@ def main(arguments=None):
     from keras_mnm.files import load_model, replacing
 
     try:
-        model = load_model(args.run / "model.keras")
-        run = json.loads((args.run / "metrics.json").read_text())
+        whole = args.run / "model.keras"
+        model = load_model(whole if whole.exists() else args.run / "checkpoint.keras")
+        training = account_of(args.run)
         history = json.loads((args.run / "history.json").read_text())["history"]
         support_size, length = dictionary_inference.instance_of(model)
     except (OSError, ValueError) as error:
-        parser.error(f"{args.run} holds no finished run: {error}")
+        parser.error(f"{args.run} holds no run to pack: {error}")
     figures = dictionary_inference.measure(model, support_size, length, args.episodes, args.seed)
     rule = {"local": "MNM-p (local writes)", "gradient": "MNM-g (gradient writes)"}
     description = (
-        f"{rule[run['settings']['write_rule']]} on dictionary inference, support size "
+        f"{rule[training['settings']['write_rule']]} on dictionary inference, support size "
         f"{support_size}, length {length}."
     )
-    training = account_of(args.run)
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
