@@ -99,6 +99,7 @@ class Run:
                 data,
                 epochs=-(-self.settings["steps"] // self.steps_per_epoch),
                 initial_epoch=self.epoch,
+                shuffle=False,  # batches are random already, and a resumed run repeats their order
                 callbacks=[_Checkpoint(self, solved), keras_mnm.StopOnNaN()],
             )
         return self._model

@@ -111,8 +111,8 @@ def decode(tokens):
 class DictionaryInference(keras.utils.PyDataset):
     """Fresh batches of the task for `model.fit` and `model.evaluate`.
 
-    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so a resumed run sees the batches that
-    an unbroken one would have seen.
+    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed sees the
+    batches that an unbroken one would have seen, in the same order with `fit(shuffle=False)`.
 
     Args:
         support_size: `k`. Defaults to `4`.
