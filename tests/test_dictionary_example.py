@@ -100,7 +100,14 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
 
 def test_ctrl_c_says_how_to_resume(tmp_path):
     command = [sys.executable, "-u", str(SCRIPT), "--batch-size", "2", "--output", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoint = tmp_path / "checkpoint.keras"
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.2)
