@@ -22,13 +22,17 @@ def main():
         while before:
             stages.insert(0, before)
             before = before.get("started_from")
-        first = sum(stage["updates"] for stage in stages[:-1])
-        accuracy = result["history"]["accuracy"]
-        step = result["updates"] / len(accuracy)
+        updates, accuracy, done = [], [], 0
+        for stage in stages:
+            if stage["settings"]["length"] == result["settings"]["length"]:
+                step = stage["updates"] / len(stage["accuracy"])
+                updates += [done + step * (i + 1) for i in range(len(stage["accuracy"]))]
+                accuracy += stage["accuracy"]
+            done += stage["updates"]
         instance, rule = path.stem.split("-")[1], path.stem[-1]
         label = f"MNM-{rule}, ({instance.replace('x', ', ')})"
-        axis.plot([first + step * (i + 1) for i in range(len(accuracy))], accuracy, label=label)
-    axis.set_xlabel("updates of 32 episodes, those of the weights begun with included")
+        axis.plot(updates, accuracy, label=label)
+    axis.set_xlabel("updates of 32 episodes; (8, 4) begins with the weights of (4, 1)")
     axis.set_ylabel("symbol accuracy, fresh episodes")
     axis.legend(title="(examples seen, letters each)", loc="lower right")
     axis.grid(alpha=0.3)

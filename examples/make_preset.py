@@ -31,7 +31,6 @@ def main(arguments=None):
         whole = args.run / "model.keras"
         model = load_model(whole if whole.exists() else args.run / "checkpoint.keras")
         training = account_of(args.run)
-        history = json.loads((args.run / "history.json").read_text())["history"]
         support_size, length = dictionary_inference.instance_of(model)
     except (OSError, ValueError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
@@ -46,13 +45,13 @@ def main(arguments=None):
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
     args.results.mkdir(parents=True, exist_ok=True)
     with replacing(args.results / f"{args.preset.name}.json") as path:
-        account = {**training, "evaluation": figures, "history": history}
+        account = {**training, "evaluation": figures}
         path.write_text(json.dumps(account, indent=1) + "\n")
     print(json.dumps(figures))
 
 
 def account_of(run):
-    """How a run was trained, and before it the run whose weights it began with."""
+    """How a run was trained and fared, and before it the run whose weights it began with."""
     metrics, history = run / "metrics.json", json.loads((run / "history.json").read_text())
     if metrics.exists():
         account = json.loads(metrics.read_text())
@@ -63,6 +62,7 @@ def account_of(run):
         epochs = len(history["history"]["loss"])
         updates = epochs * min(100, settings["steps"])
         account = {"settings": settings, "updates": updates, "training_seconds": history["seconds"]}
+    account["accuracy"] = [round(accuracy, 4) for accuracy in history["history"]["accuracy"]]
     before = pathlib.Path(account["settings"].get("start_from") or "")
     if before.suffix == ".keras":
         account["started_from"] = account_of(before.parent)

@@ -65,8 +65,7 @@ class MNMCell(keras.layers.Layer):
         feedback: A layer in place of `BFPF`, see `NeuralMemory`. Defaults to `None`.
         tie_initial_keys: Whether read and write keys begin as the same projection of `h_t`, to be
             trained apart: what was stored in a state is then found again from similar ones at
-            once, and the memory is discovered far sooner (`benchmarks/results/
-            memory_defaults.json`). Defaults to `True`.
+            once. Defaults to `True`.
         kernel_initializer: Initializer of the kernels of the interaction vectors, the rate and
             the output. Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regularizer of these kernels. Defaults to `None`.

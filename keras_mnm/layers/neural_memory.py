@@ -32,10 +32,10 @@ class NeuralMemory(keras.layers.Layer):
             gradient of a mean over heads and units; the memory then stays bounded for every rate.
             `1.0` is Eq. 4 as printed, `2 / H` are Eqs. 2 and 3 as printed: both are unstable.
         activation: σ of all layers but the last. Defaults to `"tanh"`.
-        output_activation: σ of the last layer. Defaults to `"linear"`, see
-            `benchmarks/results/memory_defaults.json`; the paper's text has `"tanh"`.
-        initializer: Initializer of the matrices of φ_0. Defaults to `"orthogonal"`, which leaves
-            the plateau before the memory is discovered far sooner than Glorot's (same file).
+        output_activation: σ of the last layer. Defaults to `"linear"`; the paper's text has
+            `"tanh"`.
+        initializer: Initializer of the matrices of φ_0. Defaults to `"orthogonal"`,
+            which keeps the length of keys through the layers.
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`: the paper found that
             training it overfits.
         feedback: The feedback prediction functions of the local rule, a layer that maps
