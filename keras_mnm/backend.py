@@ -5,13 +5,14 @@
   `forward(*arguments)` returns a list of outputs and a list of residuals;
   `backward(residuals, cotangents)` returns one cotangent for each argument.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
-  `step(carry, input)` returns the new carry and an output, both flat lists.
+  `step(carry, input)` returns the new carry and an output. All are nests of tensors.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
 - `TRACED_STEP_HIDES_STATE`: whether the logs of a training step are computed without access to
   the layers' weights.
 """
 
 import keras
+from keras import tree
 
 NAME = keras.backend.backend()
 TRACED_STEP_HIDES_STATE = NAME == "jax"
@@ -33,7 +34,8 @@ if NAME == "tensorflow":
 
         @tf.custom_gradient
         def function(*arguments):
-            outputs, residuals = forward(*arguments)
+            # No tape need follow what happens within.
+            outputs, residuals = forward(*map(tf.stop_gradient, arguments))
             return outputs, lambda *cotangents: backward(residuals, cotangents)
 
         # A tf.Variable among the arguments would need a gradient of its own.
@@ -41,26 +43,41 @@ if NAME == "tensorflow":
 
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
+        carry, inputs = tree.map_structure(tf.convert_to_tensor, (carry, inputs))
+        flat_carry, flat_inputs = tree.flatten(carry), tree.flatten(inputs)
+
+        def flat_step(*tensors):
+            return step(*tree.pack_sequence_as((carry, inputs), tensors))
+
+        # Traced once, here, for the loop must know what a step returns before it begins.
+        specs = [tf.TensorSpec(x.shape, x.dtype) for x in flat_carry]
+        specs += [tf.TensorSpec(x.shape[1:], x.dtype) for x in flat_inputs]
+        traced = tf.function(flat_step, autograph=False).get_concrete_function(*specs)
+        _, example = traced.structured_outputs
         arrays = [
-            tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in inputs
+            tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
+            for x in flat_inputs
         ]
-        # The outputs' types are known only once the step is traced; XLA drops this extra call.
-        _, specs = step(carry, [x[0] for x in inputs])
-        outputs = [tf.TensorArray(y.dtype, length, element_shape=y.shape) for y in specs]
+        outputs = [
+            tf.TensorArray(y.dtype, length, element_shape=y.shape) for y in tree.flatten(example)
+        ]
 
-        def body(count, carry, outputs):
+        def body(count, flat_carry, outputs):
             index = length - 1 - count if reverse else count
-            carry, ys = step(carry, [array.read(index) for array in arrays])
-            outputs = [array.write(index, y) for array, y in zip(outputs, ys, strict=True)]
-            return count + 1, carry, outputs
+            new, ys = traced(*flat_carry, *[array.read(index) for array in arrays])
+            outputs = [
+                array.write(index, y) for array, y in zip(outputs, tree.flatten(ys), strict=True)
+            ]
+            return count + 1, tree.flatten(new), outputs
 
-        _, carry, outputs = tf.while_loop(
+        _, flat_carry, outputs = tf.while_loop(
             lambda count, *_: count < length,
             body,
-            (0, list(carry), outputs),
+            (0, flat_carry, outputs),
             maximum_iterations=length,
         )
-        return carry, [array.stack() for array in outputs]
+        outputs = [array.stack() for array in outputs]
+        return tree.pack_sequence_as(carry, flat_carry), tree.pack_sequence_as(example, outputs)
 
     def is_concrete(x):
         """See the module."""
@@ -85,7 +102,7 @@ elif NAME == "jax":
 
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
-        return jax.lax.scan(step, list(carry), list(inputs), length, reverse)
+        return jax.lax.scan(step, carry, inputs, length, reverse)
 
     def is_concrete(x):
         """See the module."""
@@ -118,8 +135,8 @@ elif NAME == "torch":
         """See the module."""
         outputs = [None] * length
         for index in reversed(range(length)) if reverse else range(length):
-            carry, outputs[index] = step(carry, [x[index] for x in inputs])
-        return carry, [torch.stack(ys) for ys in zip(*outputs, strict=True)]
+            carry, outputs[index] = step(carry, tree.map_structure(lambda x: x[index], inputs))
+        return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
 
     def is_concrete(x):
         """See the module."""

@@ -1,0 +1,438 @@
+"""A sequence in chunks: the controller, the loops, and what is done for a chunk at once."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_mnm import backend
+from keras_mnm import ops as mnm_ops
+from keras_mnm.sequence.low_rank import LowRank, transpose
+from keras_mnm.sequence.rules import RULES, Later, Past, Step
+
+
+class Spec(NamedTuple):
+    """What is fixed about a sequence run."""
+
+    num_heads: int
+    write_rule: str
+    step_size: float
+    activation: str
+    output_activation: str
+
+
+class Weights(NamedTuple):
+    """The trained weights that meet the state; `feedback` is empty under the gradient rule."""
+
+    recurrent: object  # [U + D, 4 U], from [h; v^r] to the gates
+    interaction: object  # [U, (3 H + 1) D]
+    interaction_bias: object
+    rate: object  # [D, 1] or [D, L]
+    rate_bias: object
+    feedback: tuple = ()  # kernel [D, L D] and bias
+
+
+class Controller(NamedTuple):
+    """The controller's state and the last read-out, which it is fed."""
+
+    h: object  # [B, U]
+    c: object
+    readout: object  # [B, D]
+
+
+class Record(NamedTuple):
+    """What the forward pass keeps of a step; within a chunk time-major."""
+
+    state: Controller
+    last: object  # z^L of the write keys under the memory before the write
+    recalled: list  # z^1..z^L of [write keys; read keys] under the memory after it
+    unsloped: list  # see `rules.Step`
+
+
+class Chunk(NamedTuple):
+    """What the forward pass keeps of a chunk."""
+
+    start: Controller
+    matrices: list  # M_0 of each layer
+    keys: list  # K of each layer
+    records: Record
+
+
+class Replay(NamedTuple):
+    """What happened in a chunk; time-major but for `past`."""
+
+    mask: object
+    fed: object  # [h; v^r] before each step
+    c: object  # before each step
+    h: object  # after it, masked or not
+    gates: tuple
+    vectors: object  # [C, B, 3 H + 1, D]
+    rates: object
+    scaled: list  # errors by layer
+    steps: Step
+    past: list  # of `Past`, by layer
+
+
+def chunk_length(steps):
+    """A chunk of 9 to 18 steps that leaves the fewest padded ones.
+
+    Longer ones make the low-rank sums dear, shorter ones the products done once a chunk.
+    """
+    if steps <= 18:
+        return steps
+    return min(range(9, 19), key=lambda c: (-steps % c, abs(c - 13)))
+
+
+def run(x_gates, mask, state, weights, spec):
+    """Runs a sequence.
+
+    Args:
+        x_gates: `[T, B, 4 U]`, what the inputs and the bias add to the controller's gates.
+        mask: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
+        state: `h`, `c` (`[B, U]`), read-out (`[B, D]`), and the memory's `L` matrices `[B, D, D]`.
+        weights: `Weights`.
+        spec: `Spec`.
+
+    Returns:
+        Hidden states `[T, B, U]`, read-outs `[T, B, D]`, the sum over steps of the recall error
+        (Eq. 5, τ = 0) `[B]`, and the final state in the form of `state`.
+    """
+    steps, length = x_gates.shape[0], chunk_length(x_gates.shape[0])
+    x_gates, mask = _in_chunks(x_gates, length), _in_chunks(mask, length)
+    sequence = _Sequence(spec, depth=len(state) - 3, length=length)
+    function = backend.custom_gradient(sequence.forward, sequence.backward)
+    hidden, readout, error, *final = function(
+        x_gates, mask, *state, *weights[:5], *weights.feedback
+    )
+
+    def whole(x):
+        return ops.reshape(x, (x.shape[0] * length, -1, x.shape[-1]))[:steps]
+
+    return whole(hidden), whole(readout), error, final
+
+
+def _in_chunks(x, length):
+    """`[T, B, n]` to `[N, C, B, n]`, with zeros after the end: masked steps."""
+    padding = -x.shape[0] % length
+    if padding:
+        x = ops.pad(x, [(0, padding), (0, 0), (0, 0)])
+    return ops.reshape(x, (x.shape[0] // length, length, -1, x.shape[-1]))
+
+
+class _Sequence:
+    """Forward and backward pass for a given `Spec`, depth `L` and chunk length `C`."""
+
+    def __init__(self, spec, depth, length):
+        self.spec = spec
+        self.depth = depth
+        self.length = length
+        self.rule = RULES[spec.write_rule](spec, depth, length)
+
+    # Forward
+
+    def forward(self, x_gates, mask, *arguments):
+        """Outputs of `run`, and what the backward pass needs."""
+        start, matrices, weights = self._unpack(arguments)
+
+        def chunk(carry, inputs):
+            start, error, matrices = carry
+            state, error, memory, records = self._chunk_forward(
+                *inputs, start, error, matrices, weights
+            )
+            kept = Chunk(start, matrices, [part.keys for part in memory], records)
+            return (state, error, [part.after_chunk() for part in memory]), kept
+
+        carry = (start, ops.zeros_like(start.h[:, 0]), matrices)
+        (state, error, matrices), chunks = backend.scan(
+            chunk, carry, (x_gates, mask), x_gates.shape[0]
+        )
+        outputs = [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
+        return outputs, (x_gates, mask, weights, chunks)
+
+    def _chunk_forward(self, x_gates, mask, state, error, matrices, weights):
+        """All steps of a chunk: the state, error and memory after it, and the steps' records."""
+        heads = self.spec.num_heads
+        batch, units = ops.shape(matrices[0])[0], matrices[0].shape[-1]
+        unwritten = ops.zeros((batch, self.length * heads, units), matrices[0].dtype)
+
+        def step(carry, inputs):
+            state, error, factors = carry
+            x, m, index = inputs
+            memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
+            gates = x + ops.concatenate([state.h, state.readout], axis=-1) @ weights.recurrent
+            h, c, _ = _lstm(gates, state.c)
+            vectors, rates = self._interact(h, weights)
+            read_keys, write_keys, values = (
+                vectors[:, i * heads : (i + 1) * heads] for i in range(3)
+            )
+            memory, last, recalled, unsloped = self.rule.write_and_recall(
+                index,
+                write_keys,
+                read_keys,
+                values,
+                self._expected(values, weights),
+                self._scales(m, rates),
+                memory,
+            )
+            readout = ops.mean(recalled[-1][:, heads:], axis=1)
+            miss = mnm_ops.squared_error(recalled[-1][:, :heads], values)
+            new = Controller(h, c, readout)
+            state = Controller(
+                *(ops.where(m > 0, one, other) for one, other in zip(new, state, strict=True))
+            )
+            factors = [[part.keys for part in memory], [part.errors for part in memory]]
+            record = Record(state, last, recalled, unsloped)
+            return (state, error + m[:, 0] * miss, factors), record
+
+        carry = (state, error, [[unwritten] * self.depth] * 2)
+        inputs = (x_gates, mask, ops.arange(self.length, dtype="int32"))
+        (state, error, factors), records = backend.scan(step, carry, inputs, self.length)
+        memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
+        return state, error, memory, records
+
+    # What a step makes of the hidden state; for one step or, with a time axis, for a chunk.
+
+    def _interact(self, h, weights):
+        """Eq. 1: the `3 H + 1` interaction vectors `[..., 3 H + 1, D]`, and the rates."""
+        vectors = ops.tanh(_dense(h, weights.interaction) + weights.interaction_bias)
+        count = 3 * self.spec.num_heads + 1
+        vectors = _split_last(vectors, count)
+        rates = ops.sigmoid(_dense(vectors[..., -1, :], weights.rate) + weights.rate_bias)
+        return vectors, rates
+
+    def _scales(self, mask, rates):
+        """`η β^l` at steps that count, else 0: `[..., 1, 1]` for each layer."""
+        scales = (self.spec.step_size * mask * rates)[..., None, None]
+        return [scales[..., layer % rates.shape[-1], :, :] for layer in range(self.depth)]
+
+    def _expected(self, values, weights):
+        """`ẑ^1..ẑ^L` of the feedback prediction functions, for values `[..., H, D]`."""
+        if not weights.feedback:
+            return []
+        kernel, bias = weights.feedback
+        return ops.split(_dense(values, kernel) + bias, self.depth, axis=-1)
+
+    # Backward
+
+    def backward(self, residuals, cotangents):
+        """Cotangents of the arguments of `forward`."""
+        x_gates, mask, weights, chunks = residuals
+        d_hidden, d_readouts, d_error, *d_final = cotangents
+
+        def chunk(carry, inputs):
+            d_state, d_matrices, sums = carry
+            x_gates, mask, d_hidden, d_readouts, kept = inputs
+            replay = self._replay(x_gates, mask, kept, weights)
+            d_state, d_matrices, d_gates, d_weights = self._chunk_backward(
+                replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
+            )
+            return (d_state, d_matrices, [a + d for a, d in zip(sums, d_weights)]), d_gates
+
+        flat = [*weights[:5], *weights.feedback]
+        carry = (Controller(*d_final[:3]), d_final[3:], [ops.zeros_like(w) for w in flat])
+        inputs = (x_gates, mask, d_hidden, d_readouts, chunks)
+        (d_state, d_matrices, d_weights), d_x_gates = backend.scan(
+            chunk, carry, inputs, x_gates.shape[0], reverse=True
+        )
+        return [d_x_gates, ops.zeros_like(mask), *d_state, *d_matrices, *d_weights]
+
+    def _replay(self, x_gates, mask, kept, weights):
+        """Everything about a chunk's steps that no loop is needed for."""
+        heads, records = self.spec.num_heads, kept.records
+        before = Controller(
+            *(
+                ops.concatenate([first[None], after[:-1]], axis=0)
+                for first, after in zip(kept.start, records.state, strict=True)
+            )
+        )
+        fed = ops.concatenate([before.h, before.readout], axis=-1)
+        h, _, gates = _lstm(x_gates + _dense(fed, weights.recurrent), before.c)
+        vectors, rates = self._interact(h, weights)
+        values = vectors[:, :, 2 * heads : 3 * heads]
+        scales = self._scales(mask, rates)
+        written = [*map(self._by_step, kept.keys), records.last]
+        expected = self._expected(values, weights)
+        errors = self.rule.errors(written, values, expected, records.unsloped)
+        scaled = [scale * error for scale, error in zip(scales, errors, strict=True)]
+        first = ops.concatenate([vectors[:, :, heads : 2 * heads], vectors[:, :, :heads]], axis=2)
+        new = [first, *records.recalled[:-1]]
+        past = [
+            Past(
+                LowRank(matrix, keys, self._joined(scaled[layer])),
+                transpose(matrix),
+                given=self._joined(ops.concatenate([written[layer], new[layer]], axis=2)),
+                errors=self._joined(errors[layer]),
+            )
+            for layer, (matrix, keys) in enumerate(zip(kept.matrices, kept.keys, strict=True))
+        ]
+        steps = Step(
+            index=ops.arange(self.length, dtype="int32"),
+            values=values,
+            scales=scales,
+            written=written,
+            recalled=records.recalled,
+            errors=errors,
+            unsloped=records.unsloped,
+            later=[],
+        )
+        return Replay(mask, fed, before.c, h, gates, vectors, rates, scaled, steps, past)
+
+    def _chunk_backward(self, replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights):
+        """Walks back through a chunk.
+
+        Returns:
+            The adjoints of the state and of the matrices before the chunk, of `x_gates`, and of
+            the weights, in order.
+        """
+        heads, past = self.spec.num_heads, replay.past
+        later = [
+            Later(
+                from_key=self._by_step(layer.memory.keys @ d_matrix),
+                from_error=self._by_step(layer.memory.errors @ transpose(d_matrix)),
+                key_products=self._by_step(layer.memory.keys @ transpose(layer.given)),
+                error=scaled,
+            )
+            for layer, d_matrix, scaled in zip(past, d_matrices, replay.scaled, strict=True)
+        ]
+        recurrent, interaction, rate = map(
+            transpose, (weights.recurrent, weights.interaction, weights.rate)
+        )
+
+        def step(carry, inputs):
+            d_state, buffers = carry
+            dh_out, dr_out, m, c, gates, vectors, rates, step = inputs
+            dh, dc, dr = d_state
+            dh, dr = dh + dh_out, dr + dr_out
+
+            # The recall error and v^r, both read from the new memory.
+            miss = step.recalled[-1][:, :heads] - step.values
+            d_miss = (2.0 / (heads * miss.shape[-1])) * (m * d_error[:, None])[:, :, None] * miss
+            d_read = ops.broadcast_to(((m / heads) * dr)[:, None], ops.shape(miss))
+            d_recalled = ops.concatenate([d_miss, d_read], axis=1)
+            adjoint, buffers = self.rule.pull_back(step, past, buffers, d_recalled)
+
+            d_values = adjoint.values - d_miss
+            d_expected = []
+            if weights.feedback:
+                d_expected = ops.concatenate(adjoint.expected, axis=-1)
+                d_values = d_values + _dense(d_expected, transpose(weights.feedback[0]))
+            d_rates = self._d_rates(m, adjoint.scales, rates)
+            d_vectors = [
+                adjoint.read_keys,
+                adjoint.write_keys,
+                d_values,
+                (d_rates @ rate)[:, None],
+            ]
+            d_vectors = ops.concatenate(d_vectors, axis=1) * (1.0 - vectors * vectors)
+            d_projection = ops.reshape(d_vectors, (-1, interaction.shape[0]))
+            d_new = m * dh + d_projection @ interaction
+            d_gates, d_c = _lstm_backward(d_new, m * dc, c, gates)
+            d_fed = d_gates @ recurrent
+            hidden_units = dh.shape[-1]
+            d_state = Controller(
+                (1.0 - m) * dh + d_fed[:, :hidden_units],
+                (1.0 - m) * dc + d_c,
+                (1.0 - m) * dr + d_fed[:, hidden_units:],
+            )
+            return (d_state, buffers), (d_gates, d_projection, d_rates, d_expected)
+
+        inputs = (
+            d_hidden,
+            d_readouts,
+            replay.mask,
+            replay.c,
+            replay.gates,
+            replay.vectors,
+            replay.rates,
+            replay.steps._replace(later=later),
+        )
+        (d_state, buffers), (d_gates, d_projection, d_rates, d_expected) = backend.scan(
+            step, (d_state, self.rule.buffers(past)), inputs, self.length, reverse=True
+        )
+        d_matrices = [
+            after + own
+            for after, own in zip(d_matrices, self.rule.d_matrices(past, buffers), strict=True)
+        ]
+        d_weights = [
+            _outer(replay.fed, d_gates),
+            _outer(replay.h, d_projection),
+            ops.sum(d_projection, axis=(0, 1)),
+            _outer(replay.vectors[:, :, -1], d_rates),
+            ops.sum(d_rates, axis=(0, 1)),
+        ]
+        if weights.feedback:
+            d_weights += [
+                _outer(replay.steps.values, d_expected),
+                ops.sum(d_expected, axis=(0, 1, 2)),
+            ]
+        return d_state, d_matrices, d_gates, d_weights
+
+    def _d_rates(self, mask, d_scales, rates):
+        """Adjoint of the rates, before their sigmoid, from those of the scales `η m β^l`."""
+        d_rates = self.spec.step_size * mask * ops.stack(d_scales, axis=-1)
+        if rates.shape[-1] == 1:
+            d_rates = ops.sum(d_rates, axis=-1, keepdims=True)
+        return d_rates * rates * (1.0 - rates)
+
+    # Shapes
+
+    def _unpack(self, arguments):
+        """State, matrices and weights from the flat arguments of `forward`."""
+        matrices, weights = arguments[3 : 3 + self.depth], arguments[3 + self.depth :]
+        return (
+            Controller(*arguments[:3]),
+            list(matrices),
+            Weights(*weights[:5], tuple(weights[5:])),
+        )
+
+    def _joined(self, x):
+        """`[C, B, n, D]` to `[B, C n, D]`."""
+        x = ops.transpose(x, (1, 0, 2, 3))
+        return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
+
+    def _by_step(self, x):
+        """`[B, C n, D]` to `[C, B, n, D]`."""
+        x = ops.reshape(x, (-1, self.length, x.shape[1] // self.length, x.shape[2]))
+        return ops.transpose(x, (1, 0, 2, 3))
+
+
+def _lstm(gates, c):
+    """Keras's LSTM from its gates before activation: `h`, `c`, and `(i, f, g, o, tanh c)`."""
+    i, f, g, o = ops.split(gates, 4, axis=-1)
+    i, f, g, o = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o)
+    c = f * c + i * g
+    t = ops.tanh(c)
+    return o * t, c, (i, f, g, o, t)
+
+
+def _lstm_backward(dh, dc, c, gates):
+    """Adjoints of the gates before activation and of the cell state before the step."""
+    i, f, g, o, t = gates
+    dc = dc + dh * o * (1.0 - t * t)
+    d_gates = [
+        dc * g * i * (1.0 - i),
+        dc * c * f * (1.0 - f),
+        dc * i * (1.0 - g * g),
+        dh * t * o * (1.0 - o),
+    ]
+    return ops.concatenate(d_gates, axis=-1), dc * f
+
+
+def _dense(x, kernel):
+    """`x @ kernel` for `x` of any rank, as one plain matrix product."""
+    flat = ops.reshape(x, (-1, x.shape[-1])) @ kernel
+    return ops.reshape(flat, (*_leading(x), kernel.shape[-1]))
+
+
+def _split_last(x, count):
+    """`[..., count n]` to `[..., count, n]`."""
+    return ops.reshape(x, (*_leading(x), count, x.shape[-1] // count))
+
+
+def _leading(x):
+    """All axes but the last; at most one of them, the batch, is unknown."""
+    return [-1 if n is None else n for n in x.shape[:-1]]
+
+
+def _outer(x, y):
+    """`Σ xᵀ y` over all axes but the last."""
+    return transpose(ops.reshape(x, (-1, x.shape[-1]))) @ ops.reshape(y, (-1, y.shape[-1]))
