@@ -225,7 +225,11 @@ class _Sequence:
             d_state, d_matrices, d_gates, d_weights = self._chunk_backward(
                 replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
             )
-            return (d_state, d_matrices, [a + d for a, d in zip(sums, d_weights)]), d_gates
+            return (
+                d_state,
+                d_matrices,
+                [a + d for a, d in zip(sums, d_weights, strict=True)],
+            ), d_gates
 
         flat = [*weights[:5], *weights.feedback]
         carry = (Controller(*d_final[:3]), d_final[3:], [ops.zeros_like(w) for w in flat])

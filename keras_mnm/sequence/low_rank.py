@@ -47,4 +47,5 @@ def rows_before(step, steps, rows_per_step, dtype):
 
 
 def transpose(x):
+    """`xᵀ`, of matrices in batches."""
     return ops.swapaxes(x, -1, -2)

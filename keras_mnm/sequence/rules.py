@@ -217,10 +217,8 @@ class GradientRule(Rule):
         before, until = self._before(index, dtype), self._before(index + 1, dtype)
         after = 1.0 - until
         q, g = list(buffers[:depth]), [None, *buffers[depth:]]
-        slopes = [sigma.slope(z) for sigma, z in zip(self.sigmas, step.written[1:], strict=True)]
-        curvatures = [
-            sigma.curvature(z) for sigma, z in zip(self.sigmas, step.written[1:], strict=True)
-        ]
+        slopes = [s.slope(z) for s, z in zip(self.sigmas, step.written[1:], strict=True)]
+        curvatures = [s.curvature(z) for s, z in zip(self.sigmas, step.written[1:], strict=True)]
 
         # The reads, from the new memory.
         for layer in reversed(range(depth)):
