@@ -1,23 +1,16 @@
-import inspect
-
 import keras
 from keras import ops
 
 from keras_mnm import sequence
 from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.layers.meta_loss import MetaLoss
+from keras_mnm.layers.memory_rnn import MemoryRNN
 from keras_mnm.layers.mnm_cell import MNMCell
 from keras_mnm.validation import number
 
-_CELL_OPTIONS = [
-    name
-    for name in inspect.signature(MNMCell.__init__).parameters
-    if name not in ("self", "kwargs")
-]
-
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
-class MNM(keras.layers.RNN):
+class MNM(MemoryRNN, cell_class=MNMCell):
     """Metalearned Neural Memory: a recurrent layer whose memory is a small neural network.
 
     Runs an `MNMCell` over a sequence, as `keras.layers.LSTM` runs an `LSTMCell`, and adds the
@@ -81,20 +74,13 @@ class MNM(keras.layers.RNN):
         zero_output_for_mask=False,
         **kwargs,
     ):
-        cell_options = {name: kwargs.pop(name) for name in _CELL_OPTIONS if name in kwargs}
-        cell = MNMCell(
-            units,
-            memory_units,
-            num_heads,
-            memory_depth,
-            write_rule,
-            **cell_options,
-            dtype=kwargs.get("dtype"),
-            trainable=kwargs.get("trainable", True),
-            name="mnm_cell",
-        )
         super().__init__(
-            cell,
+            units=units,
+            memory_units=memory_units,
+            num_heads=num_heads,
+            memory_depth=memory_depth,
+            write_rule=write_rule,
+            cell_name="mnm_cell",
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
@@ -107,11 +93,6 @@ class MNM(keras.layers.RNN):
         self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
 
     def build(self, sequences_shape, initial_state_shape=None):
-        if len(sequences_shape) != 3:
-            raise ValueError(
-                "MNM takes sequences of shape [B, T, features]. Received shape "
-                f"{tuple(sequences_shape)}."
-            )
         super().build(sequences_shape, initial_state_shape)
         self.meta_loss.build()
 
@@ -119,22 +100,16 @@ class MNM(keras.layers.RNN):
         # The objective is the mean over the steps of this call.
         state = self.cell.unpack_state(initial_state)
         state = state._replace(meta=ops.zeros_like(state.meta))
-        if self._can_fuse(sequences):
-            last_output, outputs, states = self._fused_loop(sequences, state, mask)
-        else:
-            last_output, outputs, states = super().inner_loop(
-                sequences, self.cell.pack_state(state), mask, training
-            )
+        last_output, outputs, states = super().inner_loop(
+            sequences, self.cell.pack_state(state), mask, training
+        )
         last_output = self.meta_loss(last_output, self.cell.unpack_state(states).meta)
         return last_output, outputs, states
 
     def _can_fuse(self, sequences):
-        """Whether the fused form expresses this layer; otherwise the plain loop runs."""
         cell, memory = self.cell, self.cell.memory
         return (
-            bool(sequences.shape[1])
-            and not self.unroll
-            and self.compute_dtype in ("float32", "float64")
+            super()._can_fuse(sequences)
             and not cell.recall_delay
             and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
             and _is_plain_lstm(cell.controller)
@@ -143,18 +118,8 @@ class MNM(keras.layers.RNN):
             and _name(memory.output_activation) in sequence.SIGMAS
         )
 
-    def _fused_loop(self, sequences, state, mask):
-        """`RNN.inner_loop` by `keras_mnm.sequence`: what hangs on no state is done at once."""
+    def _fused_loop(self, inputs, present, state):
         cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
-        inputs = ops.transpose(sequences, (1, 0, 2))
-        present = ops.ones_like(inputs[..., :1])
-        if mask is not None:
-            mask = ops.reshape(mask, (-1, sequences.shape[1], 1))
-            present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
-            inputs = ops.where(present > 0, inputs, 0.0)  # NaN there must reach nothing
-        if self.go_backwards:
-            inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
-
         features = inputs.shape[-1]
         x_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
         recurrent = ops.concatenate([controller.recurrent_kernel, readout_kernel], axis=0)
@@ -176,39 +141,16 @@ class MNM(keras.layers.RNN):
                 _name(memory.output_activation),
             ),
         )
-
-        outputs = cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
-        steps = ops.sum(present, axis=0)
-        if mask is not None:
-            # Masked steps repeat the output before them, and that is the state's at first.
-            begun = ops.cumsum(present, axis=0) > 0
-            outputs = ops.where(begun, outputs, state.output[None])
-        last_output = outputs[-1]
         state = state._replace(
-            output=last_output,
             controller=[h, c],
             readout=readout,
             memory=memory.written(matrices),
-            meta=ops.concatenate([error[:, None], steps], axis=-1),
+            meta=ops.concatenate([error[:, None], ops.sum(present, axis=0)], axis=-1),
         )
-        if self.zero_output_for_mask:
-            outputs = outputs * present
-            last_output = outputs[-1]
-        outputs = ops.transpose(outputs, (1, 0, 2))
-        if not self.return_sequences:
-            outputs = outputs[:, -1:]
-        return last_output, outputs, cell.pack_state(state)
+        return hidden, readouts, state
 
     def get_config(self):
-        config = super().get_config()
-        del config["cell"]
-        cell = self.cell.get_config()
-        options = {name: cell[name] for name in _CELL_OPTIONS}
-        return {**config, **options, "meta_loss_weight": self.meta_loss_weight}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**MNMCell.deserialize_options(config))
+        return {**super().get_config(), "meta_loss_weight": self.meta_loss_weight}
 
 
 def _is_plain_lstm(cell):
@@ -236,11 +178,3 @@ def _tensors(layer):
 
 def _name(activation):
     return getattr(activation, "__name__", None)
-
-
-def _cell_option(name):
-    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
-
-
-for _option in _CELL_OPTIONS:
-    setattr(MNM, _option, _cell_option(_option))

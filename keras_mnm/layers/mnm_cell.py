@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from keras_mnm import ops as mnm_ops
+from keras_mnm.layers.memory_cell import MemoryCell
 from keras_mnm.layers.neural_memory import NeuralMemory
-from keras_mnm.validation import copy_of, integer, number
+from keras_mnm.validation import integer, number
 
 
 class MNMState(NamedTuple):
@@ -27,7 +28,7 @@ class MNMState(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
-class MNMCell(keras.layers.Layer):
+class MNMCell(MemoryCell):
     """One time step of Metalearned Neural Memory, a cell for `keras.layers.RNN`.
 
     1. The controller takes the input and the last read-out: `h_t = LSTM([x_t; v^r_{t-1}])`.
@@ -118,35 +119,21 @@ class MNMCell(keras.layers.Layer):
         kernel_constraint=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.units = integer("units", units)
-        self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
-        self.num_heads = integer("num_heads", num_heads)
+        super().__init__(
+            units,
+            memory_units,
+            num_heads,
+            controller,
+            tie_initial_keys,
+            kernel_initializer,
+            kernel_regularizer,
+            kernel_constraint,
+            **kwargs,
+        )
         self.memory_depth = integer("memory_depth", memory_depth)
         self.rate_per_layer = rate_per_layer
         self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
         self.recall_decay = number("recall_decay", recall_decay, high=1.0)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-
-        policy = self.dtype_policy
-        if controller is None:
-            controller = keras.layers.LSTMCell(self.units, dtype=policy, name="controller")
-        elif not hasattr(controller, "state_size"):
-            raise ValueError(
-                "`controller` must be a Keras RNN cell, with `state_size` and "
-                "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
-                f"Received: controller={controller!r}."
-            )
-        if getattr(controller, "dropout", 0) or getattr(controller, "recurrent_dropout", 0):
-            raise ValueError(
-                "`controller` must be pure: a cell with dropout keeps a mask between calls. Put a "
-                "keras.layers.Dropout before or after the layer instead. Received: "
-                f"controller={controller!r} with dropout={controller.dropout}, "
-                f"recurrent_dropout={controller.recurrent_dropout}."
-            )
-        self.controller = controller
         self.memory = NeuralMemory(
             self.memory_units,
             self.memory_depth,
@@ -157,7 +144,7 @@ class MNMCell(keras.layers.Layer):
             initializer=memory_initializer,
             train_initial_memory=train_initial_memory,
             feedback=feedback,
-            dtype=policy,
+            dtype=self.dtype_policy,
             name="memory",
         )
         self.write_rule = self.memory.write_rule
@@ -168,58 +155,14 @@ class MNMCell(keras.layers.Layer):
         self.train_initial_memory = train_initial_memory
         self.feedback = self.memory.feedback
 
-        self.tie_initial_keys = tie_initial_keys
-
-        def dense(units, name, activation=None, initializer=None):
-            return keras.layers.Dense(
-                units,
-                activation,
-                kernel_initializer=initializer or copy_of(self.kernel_initializer),
-                kernel_regularizer=self.kernel_regularizer,
-                kernel_constraint=self.kernel_constraint,
-                dtype=policy,
-                name=name,
-            )
-
-        self.interaction = dense(
-            (3 * self.num_heads + 1) * self.memory_units,
-            "interaction",
-            initializer=self._interaction_kernel,
-        )
-        self.rate = dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
-        self.output_projection = dense(self.units, "output")
+        self.interaction = self._interaction(3 * self.num_heads + 1)
+        self.rate = self._dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
+        self.output_projection = self._dense(self.units, "output")
 
     def build(self, input_shape):
-        if len(input_shape) != 2:
-            raise ValueError(
-                "MNMCell takes one time step, [B, features]; use keras_mnm.MNM or "
-                f"keras.layers.RNN for [B, T, features]. Received shape {tuple(input_shape)}."
-            )
-        hidden = self._controller_output_size
-        if not self.controller.built:
-            self.controller.build((None, input_shape[-1] + self.memory_units))
-        self.interaction.build((None, hidden))
+        super().build(input_shape)
         self.rate.build((None, self.memory_units))
         self.memory.build()
-        self.output_projection.build((None, hidden + self.memory_units))
-
-    def _interaction_kernel(self, shape, dtype=None):
-        """Initial kernel of Eq. 1: read keys, write keys, target values and the rate vector."""
-        kernel = copy_of(self.kernel_initializer)(shape, dtype=dtype)
-        keys = self.num_heads * self.memory_units
-        if self.tie_initial_keys:
-            kernel = ops.concatenate([kernel[:, keys : 2 * keys], kernel[:, keys:]], axis=-1)
-        return kernel
-
-    @property
-    def _controller_output_size(self):
-        size = getattr(self.controller, "output_size", None)
-        return size or keras.tree.flatten(self.controller.state_size)[0]
-
-    @property
-    def output_size(self):
-        """Size of the output: `units`."""
-        return self.units
 
     @property
     def state_size(self):
@@ -227,7 +170,7 @@ class MNMCell(keras.layers.Layer):
         pairs = self.recall_delay * self.num_heads * self.memory_units
         return [
             self.units,
-            *keras.tree.flatten(self.controller.state_size),
+            *self._controller_state_sizes,
             self.memory_units,
             *self.memory.state_size,
             2,
@@ -236,14 +179,8 @@ class MNMCell(keras.layers.Layer):
 
     def unpack_state(self, states):
         """Names the parts of a flat list of states (of tensors, or of their sizes)."""
-        states = list(states)
-        sizes = self.state_size
-        if len(states) != len(sizes):
-            raise ValueError(
-                f"This MNMCell has {len(sizes)} states of sizes {sizes}, as "
-                f"`get_initial_state(batch_size)` returns them. Received {len(states)} states."
-            )
-        readout = 1 + len(keras.tree.flatten(self.controller.state_size))
+        states = self._check_states(states)
+        readout = 1 + len(self._controller_state_sizes)
         meta = readout + 1 + self.memory_depth
         return MNMState(
             output=states[0],
@@ -254,21 +191,9 @@ class MNMCell(keras.layers.Layer):
             delayed=states[meta + 1 :],
         )
 
-    def pack_state(self, state):
-        """The flat list of states that Keras carries; undoes `unpack_state`."""
-        return keras.tree.flatten(tuple(state))
-
-    def get_initial_state(self, batch_size):
-        """Zeros, which for the memory means φ_0; the controller's initial state may differ."""
-        zeros = [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
-        if not hasattr(self.controller, "get_initial_state"):
-            return zeros
-        controller = self.controller.get_initial_state(batch_size=batch_size)
-        return self.pack_state(self.unpack_state(zeros)._replace(controller=controller))
-
     def call(self, inputs, states):
         state = self.unpack_state(states)
-        hidden, controller = self._control(inputs, state)
+        hidden, controller = self._control(inputs, state.readout, state.controller)
         read_keys, write_keys, values, rate_vector = mnm_ops.interaction_vectors(
             self.interaction(hidden), self.num_heads
         )
@@ -284,15 +209,6 @@ class MNMCell(keras.layers.Layer):
         meta = state.meta + ops.stack([error, ops.ones_like(error)], axis=-1)
         delayed = self._push_pair(write_keys, values, state.delayed)
         return output, self.pack_state(MNMState(output, controller, readout, memory, meta, delayed))
-
-    def _control(self, inputs, state):
-        """`h_t = g([x_t; v^r_{t-1}], h_{t-1})`, and the controller's new state."""
-        controller_state = (
-            keras.tree.pack_sequence_as(self.controller.state_size, state.controller)
-            if keras.tree.is_nested(self.controller.state_size)
-            else state.controller
-        )
-        return self.controller(ops.concatenate([inputs, state.readout], axis=-1), controller_state)
 
     def _pairs_to_recall(self, keys, values, delayed):
         """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""
@@ -337,12 +253,8 @@ class MNMCell(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "units": self.units,
-            "memory_units": self.memory_units,
-            "num_heads": self.num_heads,
             "memory_depth": self.memory_depth,
             "write_rule": self.write_rule,
-            "controller": keras.saving.serialize_keras_object(self.controller),
             "rate_per_layer": self.rate_per_layer,
             "recall_delay": self.recall_delay,
             "recall_decay": self.recall_decay,
@@ -352,22 +264,4 @@ class MNMCell(keras.layers.Layer):
             "memory_initializer": keras.initializers.serialize(self.memory_initializer),
             "train_initial_memory": self.train_initial_memory,
             "feedback": keras.saving.serialize_keras_object(self.feedback),
-            "tie_initial_keys": self.tie_initial_keys,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**cls.deserialize_options(config))
-
-    @staticmethod
-    def deserialize_options(config):
-        """A copy of `config` with the layers in it made."""
-        layers = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("controller", "feedback")
-            if name in config
-        }
-        return {**config, **layers}

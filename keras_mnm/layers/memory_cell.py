@@ -1,0 +1,157 @@
+import keras
+from keras import ops
+
+from keras_mnm.validation import copy_of, integer
+
+
+class MemoryCell(keras.layers.Layer):
+    """A controller beside an external memory: what `MNMCell` and `SALUCell` have in common.
+
+    A subclass makes `interaction` and `output_projection` with `_interaction` and `_dense`, and has
+    `unpack_state`, which names `output`, `controller` and `readout` among the states.
+    """
+
+    def __init__(
+        self,
+        units,
+        memory_units=None,
+        num_heads=1,
+        controller=None,
+        tie_initial_keys=True,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.units = integer("units", units)
+        self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
+        self.num_heads = integer("num_heads", num_heads)
+        self.tie_initial_keys = tie_initial_keys
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        if controller is None:
+            policy = self.dtype_policy
+            controller = keras.layers.LSTMCell(self.units, dtype=policy, name="controller")
+        elif not hasattr(controller, "state_size"):
+            raise ValueError(
+                "`controller` must be a Keras RNN cell, with `state_size` and "
+                "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
+                f"Received: controller={controller!r}."
+            )
+        if getattr(controller, "dropout", 0) or getattr(controller, "recurrent_dropout", 0):
+            raise ValueError(
+                "`controller` must be pure: a cell with dropout keeps a mask between calls. Put a "
+                "keras.layers.Dropout before or after the layer instead. Received: "
+                f"controller={controller!r} with dropout={controller.dropout}, "
+                f"recurrent_dropout={controller.recurrent_dropout}."
+            )
+        self.controller = controller
+
+    def _dense(self, units, name, activation=None, initializer=None):
+        return keras.layers.Dense(
+            units,
+            activation,
+            kernel_initializer=initializer or copy_of(self.kernel_initializer),
+            kernel_regularizer=self.kernel_regularizer,
+            kernel_constraint=self.kernel_constraint,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _interaction(self, vectors):
+        """Eq. 1: the projection to `vectors` interaction vectors, the read and write keys first."""
+        units = vectors * self.memory_units
+        return self._dense(units, "interaction", initializer=self._interaction_kernel)
+
+    def _interaction_kernel(self, shape, dtype=None):
+        kernel = copy_of(self.kernel_initializer)(shape, dtype=dtype)
+        keys = self.num_heads * self.memory_units
+        if self.tie_initial_keys:
+            kernel = ops.concatenate([kernel[:, keys : 2 * keys], kernel[:, keys:]], axis=-1)
+        return kernel
+
+    def build(self, input_shape):
+        if len(input_shape) != 2:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} takes one time step, [B, features]; use keras_mnm."
+                f"{name.removesuffix('Cell')} or keras.layers.RNN for [B, T, features]. "
+                f"Received shape {tuple(input_shape)}."
+            )
+        hidden = self._controller_output_size
+        if not self.controller.built:
+            self.controller.build((None, input_shape[-1] + self.memory_units))
+        self.interaction.build((None, hidden))
+        self.output_projection.build((None, hidden + self.memory_units))
+
+    @property
+    def _controller_output_size(self):
+        size = getattr(self.controller, "output_size", None)
+        return size or self._controller_state_sizes[0]
+
+    @property
+    def _controller_state_sizes(self):
+        return keras.tree.flatten(self.controller.state_size)
+
+    @property
+    def output_size(self):
+        """Size of the output: `units`."""
+        return self.units
+
+    def _check_states(self, states):
+        """`states` as a list, or a ValueError where there are too many or too few."""
+        states, sizes = list(states), self.state_size
+        if len(states) != len(sizes):
+            raise ValueError(
+                f"This {type(self).__name__} has {len(sizes)} states of sizes {sizes}, as "
+                f"`get_initial_state(batch_size)` returns them. Received {len(states)} states."
+            )
+        return states
+
+    def pack_state(self, state):
+        """The flat list of states that Keras carries; undoes `unpack_state`."""
+        return keras.tree.flatten(tuple(state))
+
+    def get_initial_state(self, batch_size):
+        """Zeros, the empty memory; the controller's initial state may differ."""
+        zeros = [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
+        if not hasattr(self.controller, "get_initial_state"):
+            return zeros
+        controller = self.controller.get_initial_state(batch_size=batch_size)
+        return self.pack_state(self.unpack_state(zeros)._replace(controller=controller))
+
+    def _control(self, inputs, readout, controller):
+        """`h_t = g([x_t; v^r_{t-1}], h_{t-1})`, and the controller's new state."""
+        size = self.controller.state_size
+        if keras.tree.is_nested(size):
+            controller = keras.tree.pack_sequence_as(size, controller)
+        return self.controller(ops.concatenate([inputs, readout], axis=-1), controller)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "memory_units": self.memory_units,
+            "num_heads": self.num_heads,
+            "controller": keras.saving.serialize_keras_object(self.controller),
+            "tie_initial_keys": self.tie_initial_keys,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**cls.deserialize_options(config))
+
+    @staticmethod
+    def deserialize_options(config):
+        """A copy of `config` with the layers in it made."""
+        layers = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("controller", "feedback")
+            if name in config
+        }
+        return {**config, **layers}

@@ -1,0 +1,100 @@
+import inspect
+
+import keras
+from keras import ops
+
+
+class MemoryRNN(keras.layers.RNN):
+    """A recurrent layer that makes its cell by itself and can run it faster than a plain loop.
+
+    What `MNM` and `SALU` have in common. A subclass names its cell's class, has `_can_fuse`, which
+    tells whether its fast form fits, and `_fused_loop`, which is that form.
+    """
+
+    def __init_subclass__(cls, cell_class=None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cell_class is not None:
+            parameters = inspect.signature(cell_class.__init__).parameters
+            cls._cell_class = cell_class
+            cls._cell_options = [name for name in parameters if name not in ("self", "kwargs")]
+            for name in cls._cell_options:
+                setattr(cls, name, _cell_option(name))
+
+    def __init__(self, *, name=None, dtype=None, trainable=True, cell_name, **kwargs):
+        layer = {"name": name, "dtype": dtype, "trainable": trainable}
+        options = {key: kwargs.pop(key) for key in self._cell_options if key in kwargs}
+        cell = self._cell_class(**options, **{**layer, "name": cell_name})
+        super().__init__(cell, **kwargs, **layer)
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) != 3:
+            raise ValueError(
+                f"{type(self).__name__} takes sequences of shape [B, T, features]. Received shape "
+                f"{tuple(sequences_shape)}."
+            )
+        super().build(sequences_shape, initial_state_shape)
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        if not self._can_fuse(sequences):
+            return super().inner_loop(sequences, initial_state, mask, training)
+        state = self.cell.unpack_state(initial_state)
+        inputs = ops.transpose(sequences, (1, 0, 2))
+        present = ops.ones_like(inputs[..., :1])
+        if mask is not None:
+            mask = ops.reshape(mask, (-1, sequences.shape[1], 1))
+            present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
+            inputs = ops.where(present > 0, inputs, 0.0)  # NaN there must reach nothing
+        if self.go_backwards:
+            inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
+
+        hidden, readouts, new_state = self._fused_loop(inputs, present, state)
+        outputs = self.cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
+        if mask is not None:
+            # Masked steps repeat the output before them, and that is the state's at first.
+            begun = ops.cumsum(present, axis=0) > 0
+            outputs = ops.where(begun, outputs, state.output[None])
+        last_output = outputs[-1]
+        states = self.cell.pack_state(new_state._replace(output=last_output))
+        if self.zero_output_for_mask:
+            outputs = outputs * present
+            last_output = outputs[-1]
+        outputs = ops.transpose(outputs, (1, 0, 2))
+        if not self.return_sequences:
+            outputs = outputs[:, -1:]
+        return last_output, outputs, states
+
+    def _can_fuse(self, sequences):
+        """Whether `_fused_loop` expresses this layer on these sequences."""
+        return (
+            bool(sequences.shape[1])
+            and not self.unroll
+            and self.compute_dtype in ("float32", "float64")
+        )
+
+    def _fused_loop(self, inputs, present, state):
+        """Runs the sequence.
+
+        Args:
+            inputs: `[T, B, features]`, zeros at masked steps.
+            present: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
+            state: The cell's state, by name.
+
+        Returns:
+            Hidden states `[T, B, U]` and read-outs `[T, B, D]`, which masked steps repeat, and the
+            state after the sequence; the caller puts the output in.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        config = super().get_config()
+        del config["cell"]
+        cell = self.cell.get_config()
+        return {**config, **{name: cell[name] for name in self._cell_options}}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**cls._cell_class.deserialize_options(config))
+
+
+def _cell_option(name):
+    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
