@@ -13,6 +13,7 @@ RATIOS = (
     ("MNM-p fused", "MNM-p plain"),
     ("MNM-g fused", "MNM-g plain"),
     ("MNM-p fused", "MNM-g fused"),
+    ("MNM-p fused", "LSTM+SALU"),
 )
 """(A, B): how many times faster A is than B."""
 
@@ -28,6 +29,7 @@ def cases(quick):
                 "MNM-p PyTorch loop": lambda length=length: torch_step("local", length),
                 "MNM-g fused": lambda length=length: keras_step(fused("gradient"), length),
                 "MNM-g plain": lambda length=length: keras_step(plain("gradient"), length),
+                "LSTM+SALU": lambda length=length: keras_step(salu, length),
                 "Keras LSTM": lambda length=length: keras_step(lstm, length),
             },
         )
@@ -47,6 +49,10 @@ def plain(rule):
         return keras_mnm.MetaLoss()(outputs, cell.unpack_state(states).meta)
 
     return layer
+
+
+def salu(inputs):
+    return keras_mnm.SALU(UNITS, return_sequences=True)(inputs)
 
 
 def lstm(inputs):

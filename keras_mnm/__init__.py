@@ -2,7 +2,17 @@
 
 from keras_mnm import backend, ops, tasks
 from keras_mnm.callbacks import StopOnNaN
-from keras_mnm.layers import BFPF, MNM, MetaLoss, MNMCell, MNMState, NeuralMemory
+from keras_mnm.layers import (
+    BFPF,
+    MNM,
+    SALU,
+    MetaLoss,
+    MNMCell,
+    MNMState,
+    NeuralMemory,
+    SALUCell,
+    SALUState,
+)
 from keras_mnm.metrics import SequenceAccuracy
 from keras_mnm.models import Model, from_preset, list_presets, save_to_preset, token_model
 
@@ -10,11 +20,14 @@ __version__ = "0.1.0"
 __all__ = [
     "BFPF",
     "MNM",
+    "SALU",
     "MNMCell",
     "MNMState",
     "MetaLoss",
     "Model",
     "NeuralMemory",
+    "SALUCell",
+    "SALUState",
     "SequenceAccuracy",
     "StopOnNaN",
     "backend",

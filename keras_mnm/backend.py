@@ -6,13 +6,14 @@
   `backward(residuals, cotangents)` returns one cotangent for each argument.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
+- `slice_update(inputs, start, updates)`: `keras.ops.slice_update`, differentiable everywhere.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
 - `TRACED_STEP_HIDES_STATE`: whether the logs of a training step are computed without access to
   the layers' weights.
 """
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 NAME = keras.backend.backend()
 TRACED_STEP_HIDES_STATE = NAME == "jax"
@@ -79,6 +80,19 @@ if NAME == "tensorflow":
         outputs = [array.stack() for array in outputs]
         return tree.pack_sequence_as(carry, flat_carry), tree.pack_sequence_as(example, outputs)
 
+    @tf.custom_gradient
+    def _slice_update(inputs, start, updates):
+        def backward(d_outputs):
+            d_updates = tf.slice(d_outputs, start, tf.shape(updates))
+            d_inputs = ops.slice_update(d_outputs, start, tf.zeros_like(updates))
+            return d_inputs, None, d_updates
+
+        return ops.slice_update(inputs, start, updates), backward
+
+    def slice_update(inputs, start, updates):
+        """See the module."""
+        return _slice_update(inputs, tf.stack(start), updates)
+
     def is_concrete(x):
         """See the module."""
         return not tf.is_tensor(x) or hasattr(x, "numpy")
@@ -103,6 +117,8 @@ elif NAME == "jax":
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
         return jax.lax.scan(step, carry, inputs, length, reverse)
+
+    slice_update = ops.slice_update
 
     def is_concrete(x):
         """See the module."""
@@ -135,8 +151,10 @@ elif NAME == "torch":
         """See the module."""
         outputs = [None] * length
         for index in reversed(range(length)) if reverse else range(length):
-            carry, outputs[index] = step(carry, tree.map_structure(lambda x: x[index], inputs))
+            carry, outputs[index] = step(carry, tree.map_structure(lambda x, i=index: x[i], inputs))
         return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
+
+    slice_update = ops.slice_update
 
     def is_concrete(x):
         """See the module."""

@@ -146,8 +146,34 @@ def run(p, sequence, mask=None, *, heads, rule, recall_delay=0, recall_decay=1.0
     return np.stack(outputs), total / max(steps, 1)
 
 
+def look_up(key, table):
+    """Softmax attention of one key over a list of (key, value) pairs."""
+    scores = np.array([key @ stored for stored, _ in table]) / np.sqrt(len(key))
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    return sum(weight * value for weight, (_, value) in zip(weights, table))
+
+
+def run_salu(p, sequence, mask, *, heads):
+    """The outputs of a sequence through LSTM+SALU, one sample; masked steps as in `run`."""
+    h = c = np.zeros(p["lstm_recurrent"].shape[0])
+    output = np.zeros(p["output_bias"].shape[0])
+    readout = np.zeros(p["output_kernel"].shape[0] - len(h))
+    table, outputs = [], []
+    for x, present in zip(sequence, mask):
+        if present:
+            h, c = lstm_step(p, np.concatenate([x, readout]), h, c)
+            vectors = np.tanh(h @ p["interaction_kernel"] + p["interaction_bias"])
+            read_keys, write_keys, values = vectors.reshape(3, heads, -1)
+            table += list(zip(write_keys, values))
+            readout = np.mean([look_up(key, table) for key in read_keys], axis=0)
+            output = np.concatenate([h, readout]) @ p["output_kernel"] + p["output_bias"]
+        outputs.append(output)
+    return np.stack(outputs)
+
+
 def cell_parameters(cell):
-    """The parameters of an MNMCell as NumPy arrays in float64."""
+    """The parameters of an MNMCell or a SALUCell as NumPy arrays in float64."""
 
     def array(variable):
         import keras
@@ -160,12 +186,14 @@ def cell_parameters(cell):
         "lstm_bias": array(cell.controller.bias),
         "interaction_kernel": array(cell.interaction.kernel),
         "interaction_bias": array(cell.interaction.bias),
-        "rate_kernel": array(cell.rate.kernel),
-        "rate_bias": array(cell.rate.bias),
         "output_kernel": array(cell.output_projection.kernel),
         "output_bias": array(cell.output_projection.bias),
-        "initial_memory": [array(matrix) for matrix in cell.memory.initial_memory],
     }
+    if not hasattr(cell, "memory"):
+        return parameters
+    parameters["rate_kernel"] = array(cell.rate.kernel)
+    parameters["rate_bias"] = array(cell.rate.bias)
+    parameters["initial_memory"] = [array(matrix) for matrix in cell.memory.initial_memory]
     if cell.memory.feedback is not None:
         parameters["feedback_kernel"] = array(cell.memory.feedback.kernel)
         parameters["feedback_bias"] = array(cell.memory.feedback.bias)

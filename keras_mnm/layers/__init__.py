@@ -3,5 +3,17 @@ from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm import MNM
 from keras_mnm.layers.mnm_cell import MNMCell, MNMState
 from keras_mnm.layers.neural_memory import NeuralMemory
+from keras_mnm.layers.salu import SALU
+from keras_mnm.layers.salu_cell import SALUCell, SALUState
 
-__all__ = ["BFPF", "MNM", "MNMCell", "MNMState", "MetaLoss", "NeuralMemory"]
+__all__ = [
+    "BFPF",
+    "MNM",
+    "SALU",
+    "MNMCell",
+    "MNMState",
+    "MetaLoss",
+    "NeuralMemory",
+    "SALUCell",
+    "SALUState",
+]

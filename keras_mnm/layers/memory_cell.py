@@ -80,14 +80,15 @@ class MemoryCell(keras.layers.Layer):
                 f"{name.removesuffix('Cell')} or keras.layers.RNN for [B, T, features]. "
                 f"Received shape {tuple(input_shape)}."
             )
-        hidden = self._controller_output_size
+        hidden = self.hidden_size
         if not self.controller.built:
             self.controller.build((None, input_shape[-1] + self.memory_units))
         self.interaction.build((None, hidden))
         self.output_projection.build((None, hidden + self.memory_units))
 
     @property
-    def _controller_output_size(self):
+    def hidden_size(self):
+        """Size of the controller's output `h_t`."""
         size = getattr(self.controller, "output_size", None)
         return size or self._controller_state_sizes[0]
 

@@ -3,8 +3,8 @@ from keras import ops
 
 from keras_mnm import sequence
 from keras_mnm.layers.bfpf import BFPF
-from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.memory_rnn import MemoryRNN
+from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm_cell import MNMCell
 from keras_mnm.validation import number
 

@@ -17,7 +17,8 @@ and memory (`benchmarks/results`). Five ideas make the difference:
 5. *Weights* get their gradients as one product over the steps of a chunk.
 
 `fused` runs the chunks and the controller; `rules` has the two write rules, forward and back;
-`low_rank` the memory within a chunk.
+`low_rank` the memory within a chunk. `lookup` stands by itself: it is the same kind of thing
+for the look-up table of `keras_mnm.SALU`.
 
 Shapes: `T` steps in `N` chunks of `C`, `B` samples, `H` heads, `D` memory units, `L` memory layers,
 `U` controller units. Factors of a chunk are `[B, C n, D]`, with the `n` rows of a step together;
