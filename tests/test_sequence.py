@@ -134,7 +134,7 @@ def test_what_cannot_be_fused_runs_the_plain_loop(options):
 def test_chunks_cover_the_sequence():
     for steps in range(1, 500):
         length = sequence.chunk_length(steps)
-        assert 1 <= length <= 18
+        assert 1 <= length <= 20
         assert -steps % length <= max(3, steps // 20)
 
 
