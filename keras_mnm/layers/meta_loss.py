@@ -26,7 +26,8 @@ class MetaLoss(keras.layers.Layer):
     """
 
     def __init__(self, weight=1.0, **kwargs):
-        super().__init__(**kwargs)
+        # The sum and the count in `meta` must not be rounded to half precision.
+        super().__init__(**{"autocast": False, **kwargs})
         self.weight = number("weight", weight)
         self.supports_masking = True
 

@@ -7,12 +7,13 @@ from keras_mnm import sequence
 from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm_cell import MNMCell
+from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import number
 
 _CELL_OPTIONS = [
     name
     for name in inspect.signature(MNMCell.__init__).parameters
-    if name not in ("self", "kwargs")
+    if name not in ("self", "dtype", "kwargs")
 ]
 
 
@@ -44,11 +45,13 @@ class MNM(keras.layers.RNN):
         unroll: Whether to unroll the loop. Defaults to `False`.
         zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
             Defaults to `False`.
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`: the layer takes
+            inputs of any precision, and the next layer casts its outputs. Defaults to `None`,
+            Keras's global policy.
         **kwargs: Any other argument of `MNMCell`: `controller`, `rate_per_layer`, `recall_delay`,
             `recall_decay`, `step_size`, `memory_activation`, `memory_output_activation`,
             `memory_initializer`, `train_initial_memory`, `feedback`, `tie_initial_keys`,
-            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name`, `dtype`,
-            `trainable`.
+            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name`, `trainable`.
 
     Call arguments:
         sequences: `[B, T, features]`.
@@ -79,8 +82,10 @@ class MNM(keras.layers.RNN):
         stateful=False,
         unroll=False,
         zero_output_for_mask=False,
+        dtype=None,
         **kwargs,
     ):
+        dtype = at_least_float32(dtype)
         cell_options = {name: kwargs.pop(name) for name in _CELL_OPTIONS if name in kwargs}
         cell = MNMCell(
             units,
@@ -89,7 +94,7 @@ class MNM(keras.layers.RNN):
             memory_depth,
             write_rule,
             **cell_options,
-            dtype=kwargs.get("dtype"),
+            dtype=dtype,
             trainable=kwargs.get("trainable", True),
             name="mnm_cell",
         )
@@ -101,10 +106,11 @@ class MNM(keras.layers.RNN):
             stateful=stateful,
             unroll=unroll,
             zero_output_for_mask=zero_output_for_mask,
+            dtype=dtype,
             **kwargs,
         )
         self.meta_loss_weight = number("meta_loss_weight", meta_loss_weight)
-        self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
+        self.meta_loss = MetaLoss(meta_loss_weight, dtype=dtype, name="meta_loss")
 
     def build(self, sequences_shape, initial_state_shape=None):
         if len(sequences_shape) != 3:
@@ -134,7 +140,6 @@ class MNM(keras.layers.RNN):
         return (
             bool(sequences.shape[1])
             and not self.unroll
-            and self.compute_dtype in ("float32", "float64")
             and not cell.recall_delay
             and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
             and _is_plain_lstm(cell.controller)

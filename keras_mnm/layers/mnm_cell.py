@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.neural_memory import NeuralMemory
+from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import copy_of, integer, number
 
 
@@ -70,7 +71,10 @@ class MNMCell(keras.layers.Layer):
             the output. Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regularizer of these kernels. Defaults to `None`.
         kernel_constraint: Constraint of these kernels. Defaults to `None`.
-        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`, see `NeuralMemory`;
+            give a `keras.layers.RNN` around the cell that dtype, too. Defaults to `None`, Keras's
+            global policy.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
 
     Call arguments:
         inputs: `[B, features]`.
@@ -116,9 +120,10 @@ class MNMCell(keras.layers.Layer):
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         kernel_constraint=None,
+        dtype=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=at_least_float32(dtype), **kwargs)
         self.units = integer("units", units)
         self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
         self.num_heads = integer("num_heads", num_heads)
@@ -292,7 +297,12 @@ class MNMCell(keras.layers.Layer):
             if keras.tree.is_nested(self.controller.state_size)
             else state.controller
         )
-        return self.controller(ops.concatenate([inputs, state.readout], axis=-1), controller_state)
+        result = self.controller(
+            ops.concatenate([inputs, state.readout], axis=-1), controller_state
+        )
+        # A controller of the user's may compute in half precision.
+        hidden, new = keras.tree.map_structure(lambda x: ops.cast(x, self.compute_dtype), result)
+        return hidden, new
 
     def _pairs_to_recall(self, keys, values, delayed):
         """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""
