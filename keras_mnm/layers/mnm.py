@@ -51,7 +51,8 @@ class MNM(keras.layers.RNN):
         **kwargs: Any other argument of `MNMCell`: `controller`, `rate_per_layer`, `recall_delay`,
             `recall_decay`, `step_size`, `memory_activation`, `memory_output_activation`,
             `memory_initializer`, `train_initial_memory`, `feedback`, `tie_initial_keys`,
-            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name`, `trainable`.
+            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name` and
+            `trainable`.
 
     Call arguments:
         sequences: `[B, T, features]`.
