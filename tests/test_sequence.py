@@ -131,11 +131,12 @@ def test_what_cannot_be_fused_runs_the_plain_loop(options):
     assert not layer._can_fuse(x)
 
 
-def test_chunks_cover_the_sequence():
+@pytest.mark.parametrize(("heads", "units"), [(1, 4), (1, 100), (3, 100), (4, 64), (1, 512)])
+def test_chunks_pad_few_steps(heads, units):
     for steps in range(1, 500):
-        length = sequence.chunk_length(steps)
-        assert 1 <= length <= 20
-        assert -steps % length <= max(3, steps // 20)
+        length = sequence.chunk_length(steps, heads, units)
+        assert 1 <= length <= min(steps, 28)
+        assert -steps % length <= max(4, steps // 20)
 
 
 def test_long_sequences_do_not_drift():
