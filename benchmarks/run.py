@@ -15,6 +15,8 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
+PAUSE = 0.3
+"""Seconds."""
 BENCHMARKS = (
     "train_step",
     "babi_shape",
@@ -68,7 +70,11 @@ def time_cases(benchmark, args):
 
 
 def time_in_turn(group, competitors, repeats):
-    """Compile time and the median of `repeats` steps, one step of each competitor at a time."""
+    """Compile time and the median of `repeats` steps, one step of each competitor at a time.
+
+    Before each timed step come a pause, in which the threads of the competitor before come to
+    rest, and a step that is not timed, which fills the caches.
+    """
     steps, first, times, skipped = {}, {}, {}, {}
     for name, make in competitors.items():
         print(f"{group}: preparing {name}", file=sys.stderr, flush=True)
@@ -77,22 +83,25 @@ def time_in_turn(group, competitors, repeats):
         except ModuleNotFoundError as error:
             skipped[name] = f"{error.name} is not installed"
             continue
-        start = time.perf_counter()
-        step()
-        first[name] = time.perf_counter() - start
+        first[name] = seconds_of(step)
         steps[name], times[name] = step, []
-        step()
     for _ in range(repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
+            time.sleep(PAUSE)
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(step))
     return {
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "all_seconds": times,
         "first_step_seconds": first,
         "skipped": skipped,
     }
+
+
+def seconds_of(step):
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def ratios(seconds, pairs):
