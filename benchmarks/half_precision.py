@@ -78,7 +78,9 @@ def train(policy, updates):
 def table(results):
     lines = [
         "| rule | memory rounded to | "
-        + " | ".join(f"after {n:,} writes" for n in next(iter(results["memory"]["local"].values())))
+        + " | ".join(
+            f"after {int(n):,} writes" for n in next(iter(results["memory"]["local"].values()))
+        )
         + " |"
     ]
     lines.append("| --- | --- |" + " ---: |" * (lines[0].count("|") - 3))

@@ -76,9 +76,9 @@ def chunk_length(steps, heads, units):
     """The steps of a chunk, by shape: what was fastest, give or take, that pads the fewest steps.
 
     Longer chunks make the low-rank sums dear, which have a row for each step and head; shorter
-    ones what is done, and kept, once a chunk. The best had `C H` at about a seventh of `D`.
+    ones what is done, and kept, once a chunk. The best had `C H` at about a sixth of `D`.
     """
-    best = min(max(units // (7 * heads), 12 // heads, 3), 20)
+    best = min(max(units // (6 * heads), 12 // heads, 3), 20)
     shortest, longest = round(0.7 * best), round(1.4 * best)
     if steps <= longest:
         return steps
