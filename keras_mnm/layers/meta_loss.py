@@ -32,12 +32,16 @@ class MetaLoss(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, outputs_shape=None, meta_shape=None):
-        self.running_total = self.add_weight(
+        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and the
+        # counts are added up when they are read; `add_weight` does not offer that.
+        self.running_total = keras.Variable(
+            "zeros",
             shape=(2,),
-            initializer="zeros",
+            dtype="float32",
             trainable=False,
             autocast=False,
-            dtype="float32",
+            aggregation="sum",
+            synchronization="on_read",
             name="running_total",
         )
 
