@@ -135,14 +135,8 @@ elif NAME == "torch":
         """See the module."""
         outputs = [None] * length
         for index in reversed(range(length)) if reverse else range(length):
-<<<<<<< HEAD
-            carry, outputs[index] = step(
-                carry, tree.map_structure(lambda x, index=index: x[index], inputs)
-            )
-=======
             now = tree.map_structure(lambda x, index=index: x[index], inputs)
             carry, outputs[index] = step(carry, now)
->>>>>>> 11930eca0a98dbe06eedf93c4ec732e09379bfb7
         return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
 
     def is_concrete(x):

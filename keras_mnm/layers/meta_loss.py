@@ -32,8 +32,8 @@ class MetaLoss(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, outputs_shape=None, meta_shape=None):
-        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and the
-        # counts are added up when they are read; `add_weight` does not offer that.
+        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and
+        # the counts are added up when they are read; `add_weight` does not offer that.
         self.running_total = keras.Variable(
             "zeros",
             shape=(2,),
