@@ -15,7 +15,19 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
-BENCHMARKS = ("train_step", "input_pipeline")
+PAUSE = 0.3
+"""Seconds."""
+BENCHMARKS = (
+    "train_step",
+    "babi_shape",
+    "training_memory",
+    "sequence_length",
+    "streaming",
+    "exactness",
+    "half_precision",
+    "input_pipeline",
+)
+"""A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 
 
 def main():
@@ -34,18 +46,35 @@ def main():
     sys.path.insert(0, str(HERE.parent / "examples"))
     benchmark = importlib.import_module(args.name)
 
+    if hasattr(benchmark, "cases"):
+        results = time_cases(benchmark, args)
+        text = timing_table(results)
+    else:
+        results = benchmark.measure(args.quick)
+        text = benchmark.table(results)
+    print(text)
+    if not args.quick and not args.only:
+        path = args.output / f"{args.name}-{args.backend}.json"
+        save(path, results)
+        if hasattr(benchmark, "draw"):
+            benchmark.draw(results, path.with_suffix(".png"))
+
+
+def time_cases(benchmark, args):
     groups = {}
     for group, competitors in benchmark.cases(args.quick):
         chosen = {name: make for name, make in competitors.items() if args.only in name}
-        groups[group] = measure(group, chosen, args.repeats)
+        groups[group] = time_in_turn(group, chosen, args.repeats)
         groups[group]["ratios"] = ratios(groups[group]["seconds"], benchmark.RATIOS)
-    show(groups)
-    if not args.quick and not args.only:
-        save(args.output / f"{args.name}-{args.backend}.json", groups)
+    return groups
 
 
-def measure(group, competitors, repeats):
-    """Compile time and the median of `repeats` steps, one step of each competitor at a time."""
+def time_in_turn(group, competitors, repeats):
+    """Compile time and the median of `repeats` steps, one step of each competitor at a time.
+
+    Before each timed step come a pause, in which the threads of the competitor before come to
+    rest, and a step that is not timed, which fills the caches.
+    """
     steps, first, times, skipped = {}, {}, {}, {}
     for name, make in competitors.items():
         print(f"{group}: preparing {name}", file=sys.stderr, flush=True)
@@ -54,22 +83,25 @@ def measure(group, competitors, repeats):
         except ModuleNotFoundError as error:
             skipped[name] = f"{error.name} is not installed"
             continue
-        start = time.perf_counter()
-        step()
-        first[name] = time.perf_counter() - start
+        first[name] = seconds_of(step)
         steps[name], times[name] = step, []
-        step()
     for _ in range(repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
+            time.sleep(PAUSE)
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(step))
     return {
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "all_seconds": times,
         "first_step_seconds": first,
         "skipped": skipped,
     }
+
+
+def seconds_of(step):
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def ratios(seconds, pairs):
@@ -79,17 +111,18 @@ def ratios(seconds, pairs):
     }
 
 
-def show(groups):
+def timing_table(groups):
+    lines = []
     for group, result in groups.items():
-        print(f"\n### {group}\n\n| implementation | ms a step | first step, s |")
-        print("| --- | ---: | ---: |")
+        lines += ["", f"### {group}", "", "| implementation | ms a step | first step, s |"]
+        lines.append("| --- | ---: | ---: |")
         for name, seconds in result["seconds"].items():
-            print(f"| {name} | {1e3 * seconds:.1f} | {result['first_step_seconds'][name]:.1f} |")
-        for name, reason in result["skipped"].items():
-            print(f"| {name} | skipped: {reason} | |")
-        print()
-        for name, ratio in result["ratios"].items():
-            print(f"- {name}: {ratio:.2f} times as fast")
+            first = result["first_step_seconds"][name]
+            lines.append(f"| {name} | {1e3 * seconds:.1f} | {first:.1f} |")
+        lines += [f"| {name} | skipped: {why} | |" for name, why in result["skipped"].items()]
+        lines.append("")
+        lines += [f"- {name}: {x:.2f} times as fast" for name, x in result["ratios"].items()]
+    return "\n".join(lines)
 
 
 def save(path, results, seed=0, **account):

@@ -151,7 +151,8 @@ elif NAME == "torch":
         """See the module."""
         outputs = [None] * length
         for index in reversed(range(length)) if reverse else range(length):
-            carry, outputs[index] = step(carry, tree.map_structure(lambda x, i=index: x[i], inputs))
+            now = tree.map_structure(lambda x, index=index: x[index], inputs)
+            carry, outputs[index] = step(carry, now)
         return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
 
     slice_update = ops.slice_update

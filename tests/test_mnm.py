@@ -256,12 +256,30 @@ def test_symbolic_shapes_equal_eager_shapes():
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_runs(policy):
-    layer = keras_mnm.MNM(8, return_sequences=True, dtype=policy)
-    outputs = layer(np.random.default_rng(8).standard_normal((B, T, FEATURES)))
-    assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
-    assert keras.backend.standardize_dtype(layer.losses[0].dtype) == "float32"
-    assert np.isfinite(ops.convert_to_numpy(ops.cast(outputs, "float32"))).all()
+@pytest.mark.parametrize("fused", [True, False])
+def test_memory_stays_float32_in_mixed_precision(policy, fused):
+    """300 steps: in bfloat16 a count of steps would stay at 256, and writes would be lost."""
+    steps = 300
+    x = np.random.default_rng(8).standard_normal((B, steps, FEATURES)).astype("float32")
+    options = {"return_sequences": True, "return_state": True, "unroll": False}
+    if not fused:
+        controller = keras.layers.LSTMCell(8, dtype=policy)
+        options["controller"] = controller if policy == "mixed_float16" else None
+        options["recall_delay"] = 1
+    mixed = keras_mnm.MNM(8, dtype=policy, **options)
+    outputs, *states = mixed(ops.cast(x, policy.removeprefix("mixed_")))
+    assert mixed._can_fuse(x) == fused
+    state = mixed.cell.unpack_state(states)
+    assert {keras.backend.standardize_dtype(s.dtype) for s in states} == {"float32"}
+    np.testing.assert_array_equal(ops.convert_to_numpy(state.meta)[:, 1], steps)
+
+    keras.utils.set_random_seed(0)
+    single = keras_mnm.MNM(8, **{**options, "controller": None})
+    single.build(x.shape)
+    single.set_weights(mixed.get_weights())
+    expected = ops.convert_to_numpy(single(x)[0])
+    # Inputs, and the controller where it is of half precision, are rounded to 8 bits or 11.
+    np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, atol=0.03)
 
 
 def test_a_batch_with_nan_is_reported_and_not_learned():

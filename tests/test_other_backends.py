@@ -8,7 +8,13 @@ import sys
 import keras
 import pytest
 
-FILES = ["test_neural_memory.py", "test_sequence.py", "test_mnm.py", "test_salu.py"]
+FILES = [
+    "test_neural_memory.py",
+    "test_sequence.py",
+    "test_mnm.py",
+    "test_salu.py",
+    "test_distribution.py",
+]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

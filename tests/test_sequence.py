@@ -12,7 +12,7 @@ from keras_mnm import sequence
 FEATURES, UNITS, MEMORY_UNITS = 3, 5, 4
 
 
-def layers(rule, depth, heads, **options):
+def layers(rule, depth, heads, dtype="float64", **options):
     """The same weights as a fused `MNM` and as a plain loop over its cell."""
     fused = keras_mnm.MNM(
         UNITS,
@@ -22,7 +22,7 @@ def layers(rule, depth, heads, **options):
         rule,
         return_sequences=True,
         return_state=True,
-        dtype="float64",
+        dtype=dtype,
         train_initial_memory=True,
         **options,
     )
@@ -32,7 +32,7 @@ def layers(rule, depth, heads, **options):
         weight.assign(rng.uniform(-1, 1, weight.shape))
     options = {name: getattr(fused, name) for name in ("go_backwards", "zero_output_for_mask")}
     plain = keras.layers.RNN(
-        fused.cell, return_sequences=True, return_state=True, dtype="float64", **options
+        fused.cell, return_sequences=True, return_state=True, dtype=dtype, **options
     )
     return fused, plain
 
@@ -44,7 +44,7 @@ def summary(layer, cell, x, mask, coefficients):
     parts = [outputs, state.output, *state.controller, state.readout, *state.memory]
     total = ops.sum(state.meta[:, 0])
     for part, coefficient in zip(parts, coefficients, strict=True):
-        weights = ops.convert_to_tensor(np.resize(coefficient, part.shape), "float64")
+        weights = ops.cast(np.resize(coefficient, part.shape), part.dtype)
         total = total + ops.sum(part * weights)
     return total
 
@@ -131,11 +131,12 @@ def test_what_cannot_be_fused_runs_the_plain_loop(options):
     assert not layer._can_fuse(x)
 
 
-def test_chunks_cover_the_sequence():
+@pytest.mark.parametrize(("heads", "units"), [(1, 4), (1, 100), (3, 100), (4, 64), (1, 512)])
+def test_chunks_pad_few_steps(heads, units):
     for steps in range(1, 500):
-        length = sequence.chunk_length(steps)
-        assert 1 <= length <= 18
-        assert -steps % length <= max(3, steps // 20)
+        length = sequence.chunk_length(steps, heads, units)
+        assert 1 <= length <= min(steps, 28)
+        assert -steps % length <= max(4, steps // 20)
 
 
 def test_long_sequences_do_not_drift():

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import copy_of, integer
 
 
@@ -21,9 +22,10 @@ class MemoryCell(keras.layers.Layer):
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         kernel_constraint=None,
+        dtype=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=at_least_float32(dtype), **kwargs)
         self.units = integer("units", units)
         self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
         self.num_heads = integer("num_heads", num_heads)
@@ -128,7 +130,10 @@ class MemoryCell(keras.layers.Layer):
         size = self.controller.state_size
         if keras.tree.is_nested(size):
             controller = keras.tree.pack_sequence_as(size, controller)
-        return self.controller(ops.concatenate([inputs, readout], axis=-1), controller)
+        result = self.controller(ops.concatenate([inputs, readout], axis=-1), controller)
+        # A controller of the user's may compute in half precision.
+        hidden, new = keras.tree.map_structure(lambda x: ops.cast(x, self.compute_dtype), result)
+        return hidden, new
 
     def get_config(self):
         return {

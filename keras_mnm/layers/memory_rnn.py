@@ -3,6 +3,8 @@ import inspect
 import keras
 from keras import ops
 
+from keras_mnm.precision import at_least_float32
+
 
 class MemoryRNN(keras.layers.RNN):
     """A recurrent layer that makes its cell by itself and can run it faster than a plain loop.
@@ -21,7 +23,7 @@ class MemoryRNN(keras.layers.RNN):
                 setattr(cls, name, _cell_option(name))
 
     def __init__(self, *, name=None, dtype=None, trainable=True, cell_name, **kwargs):
-        layer = {"name": name, "dtype": dtype, "trainable": trainable}
+        layer = {"name": name, "dtype": at_least_float32(dtype), "trainable": trainable}
         options = {key: kwargs.pop(key) for key in self._cell_options if key in kwargs}
         cell = self._cell_class(**options, **{**layer, "name": cell_name})
         super().__init__(cell, **kwargs, **layer)
@@ -65,11 +67,7 @@ class MemoryRNN(keras.layers.RNN):
 
     def _can_fuse(self, sequences):
         """Whether `_fused_loop` expresses this layer on these sequences."""
-        return (
-            bool(sequences.shape[1])
-            and not self.unroll
-            and self.compute_dtype in ("float32", "float64")
-        )
+        return bool(sequences.shape[1]) and not self.unroll
 
     def _fused_loop(self, inputs, present, state):
         """Runs the sequence.

@@ -26,17 +26,22 @@ class MetaLoss(keras.layers.Layer):
     """
 
     def __init__(self, weight=1.0, **kwargs):
-        super().__init__(**kwargs)
+        # The sum and the count in `meta` must not be rounded to half precision.
+        super().__init__(**{"autocast": False, **kwargs})
         self.weight = number("weight", weight)
         self.supports_masking = True
 
     def build(self, outputs_shape=None, meta_shape=None):
-        self.running_total = self.add_weight(
+        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and
+        # the counts are added up when they are read; `add_weight` does not offer that.
+        self.running_total = keras.Variable(
+            "zeros",
             shape=(2,),
-            initializer="zeros",
+            dtype="float32",
             trainable=False,
             autocast=False,
-            dtype="float32",
+            aggregation="sum",
+            synchronization="on_read",
             name="running_total",
         )
 

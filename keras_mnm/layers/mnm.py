@@ -37,10 +37,13 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         unroll: Whether to unroll the loop. Defaults to `False`.
         zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
             Defaults to `False`.
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`: the layer takes
+            inputs of any precision, and the next layer casts its outputs. Defaults to `None`,
+            Keras's global policy.
         **kwargs: Any other argument of `MNMCell`: `controller`, `rate_per_layer`, `recall_delay`,
             `recall_decay`, `step_size`, `memory_activation`, `memory_output_activation`,
             `memory_initializer`, `train_initial_memory`, `feedback`, `tie_initial_keys`,
-            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name`, `dtype`,
+            `kernel_initializer`, `kernel_regularizer`, `kernel_constraint`; and `name` and
             `trainable`.
 
     Call arguments:

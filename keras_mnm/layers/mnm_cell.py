@@ -71,7 +71,10 @@ class MNMCell(MemoryCell):
             the output. Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regularizer of these kernels. Defaults to `None`.
         kernel_constraint: Constraint of these kernels. Defaults to `None`.
-        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`, see
+            `NeuralMemory`; give a `keras.layers.RNN` around the cell that dtype, too. Defaults to
+            `None`, Keras's global policy.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
 
     Call arguments:
         inputs: `[B, features]`.

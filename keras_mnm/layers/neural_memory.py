@@ -3,6 +3,7 @@ from keras import initializers, ops
 
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.bfpf import BFPF
+from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import copy_of, finite, in_unit_interval, integer, number, one_of
 
 WRITE_RULES = ("local", "gradient")
@@ -40,7 +41,9 @@ class NeuralMemory(keras.layers.Layer):
             training it overfits.
         feedback: The feedback prediction functions of the local rule, a layer that maps
             `[N, units]` to `[N, depth * units]`. Defaults to `None`, which makes a `BFPF`.
-        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`, for a memory sums
+            up small changes. Defaults to `None`, Keras's global policy.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
 
     Call arguments:
         keys: `[B, H, units]`.
@@ -73,9 +76,10 @@ class NeuralMemory(keras.layers.Layer):
         initializer="orthogonal",
         train_initial_memory=False,
         feedback=None,
+        dtype=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=at_least_float32(dtype), **kwargs)
         self.units = integer("units", units)
         self.depth = integer("depth", depth)
         self.write_rule = one_of("write_rule", write_rule, WRITE_RULES)
@@ -226,6 +230,7 @@ class NeuralMemory(keras.layers.Layer):
         # XLA on TensorFlow.
         heads = values.shape[1]
         predictions = self.feedback(ops.reshape(values, (-1, self.units)))
+        predictions = ops.cast(predictions, self.compute_dtype)
         return [
             ops.reshape(prediction, (-1, heads, self.units))
             for prediction in ops.split(predictions, self.depth, axis=-1)

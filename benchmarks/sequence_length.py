@@ -1,0 +1,56 @@
+"""Time and memory of a training step against the length of the sequence (the paper's Fig. 3)."""
+
+import own_process
+from implementations import Shape
+
+NAMES = ("MNM-p fused", "MNM-g fused", "LSTM+SALU", "Keras LSTM")
+LENGTHS = (100, 300, 1000, 3000, 10_000)
+SHORTER_ONLY = {"LSTM+SALU": 3000}
+"""Its time grows with the square of the length."""
+BATCH = 4
+
+
+def measure(quick):
+    results = {"batch": BATCH, "curves": {}}
+    for name in NAMES[:1] if quick else NAMES:
+        lengths = LENGTHS[:2] if quick else LENGTHS
+        lengths = [n for n in lengths if n <= SHORTER_ONLY.get(name, n)]
+        points = [own_process.measure(name, Shape(BATCH, length)) for length in lengths]
+        results["curves"][name] = {"length": lengths} | {
+            key: [point[key] for point in points] for key in points[0]
+        }
+    return results
+
+
+def table(results):
+    lines = [f"A training step at B={results['batch']}", ""]
+    lines += ["| implementation | T | ms a step of time | peak of the process, MB |"]
+    lines += ["| --- | ---: | ---: | ---: |"]
+    for name, curve in results["curves"].items():
+        for length, seconds, peak in zip(
+            curve["length"], curve["seconds"], curve["peak_mb"], strict=True
+        ):
+            lines.append(f"| {name} | {length:,} | {1e3 * seconds / length:.3f} | {peak:.0f} |")
+    return "\n".join(lines)
+
+
+def draw(results, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(f"A training step against the length of the sequence, batch {results['batch']}")
+    for axis, key, label in zip(
+        figure.subplots(1, 2),
+        ("seconds", "peak_mb"),
+        ("seconds a training step", "peak memory of the process, MB"),
+        strict=True,
+    ):
+        for name, curve in results["curves"].items():
+            axis.plot(curve["length"], curve[key], marker="o", markersize=3, label=name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("time steps T")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3, which="both")
+        axis.legend()
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,70 @@
+"""Stateful inference, one time step a call: latency and memory over 100,000 calls."""
+
+import statistics
+import time
+
+UNITS, CALLS, PARTS = 100, 100_000, 10
+
+
+def measure(quick):
+    import keras
+    import numpy as np
+
+    import keras_mnm
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((1, UNITS), batch_size=1)
+    outputs = keras_mnm.MNM(UNITS, stateful=True)(inputs)
+    model = keras.Model(inputs, outputs)
+    step = compiled(model)
+    x = np.random.default_rng(0).standard_normal((64, 1, 1, UNITS)).astype("float32")
+    for row in x:
+        step(row)
+    calls = 2000 if quick else CALLS
+    parts = []
+    for part in range(PARTS):
+        seconds = []
+        for call in range(calls // PARTS):
+            start = time.perf_counter()
+            output = step(x[call % len(x)])
+            seconds.append(time.perf_counter() - start)
+        seconds.sort()
+        parts.append(
+            {
+                "calls": (part + 1) * calls // PARTS,
+                "median_us": 1e6 * statistics.median(seconds),
+                "p99_us": 1e6 * seconds[int(0.99 * len(seconds))],
+                "resident_mb": resident_mb(),
+                "largest_output": float(np.abs(keras.ops.convert_to_numpy(output)).max()),
+            }
+        )
+    return {"parts": parts}
+
+
+def compiled(model):
+    """A call of the model as one program that keeps its state, as a server would run it."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(model, jit_compile=True)
+    return model
+
+
+def resident_mb():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def table(results):
+    lines = [
+        "| calls | median, us | 99th percentile, us | resident memory, MB | largest output |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in results["parts"]:
+        lines.append(
+            f"| {row['calls']:,} | {row['median_us']:.0f} | {row['p99_us']:.0f} "
+            f"| {row['resident_mb']:.1f} | {row['largest_output']:.3f} |"
+        )
+    return "\n".join(lines)
