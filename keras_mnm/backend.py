@@ -45,6 +45,9 @@ if NAME == "tensorflow":
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
         carry, inputs = tree.map_structure(tf.convert_to_tensor, (carry, inputs))
+        if length == 1:  # a loop would only have to be compiled
+            carry, outputs = step(carry, tree.map_structure(lambda x: x[0], inputs))
+            return carry, tree.map_structure(lambda y: y[None], outputs)
         flat_carry, flat_inputs = tree.flatten(carry), tree.flatten(inputs)
 
         def flat_step(*tensors):
@@ -55,17 +58,13 @@ if NAME == "tensorflow":
         specs += [tf.TensorSpec(x.shape[1:], x.dtype) for x in flat_inputs]
         traced = tf.function(flat_step, autograph=False).get_concrete_function(*specs)
         _, example = traced.structured_outputs
-        arrays = [
-            tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
-            for x in flat_inputs
-        ]
         outputs = [
             tf.TensorArray(y.dtype, length, element_shape=y.shape) for y in tree.flatten(example)
         ]
 
         def body(count, flat_carry, outputs):
             index = length - 1 - count if reverse else count
-            new, ys = traced(*flat_carry, *[array.read(index) for array in arrays])
+            new, ys = traced(*flat_carry, *[tf.gather(x, index) for x in flat_inputs])
             outputs = [
                 array.write(index, y) for array, y in zip(outputs, tree.flatten(ys), strict=True)
             ]
