@@ -21,14 +21,25 @@ class Spec(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The trained weights that meet the state; `feedback` is empty under the gradient rule."""
+    """The trained weights of a step; `feedback` is empty under the gradient rule."""
 
-    recurrent: object  # [U + D, 4 U], from [h; v^r] to the gates
+    gates: object  # [features + U + D, 4 U], from [x; h; v^r]
+    gates_bias: object
     interaction: object  # [U, (3 H + 1) D]
     interaction_bias: object
     rate: object  # [D, 1] or [D, L]
     rate_bias: object
     feedback: tuple = ()  # kernel [D, L D] and bias
+
+    def flat(self):
+        """One list; undone by `from_flat`."""
+        return [*self[:-1], *self.feedback]
+
+    @classmethod
+    def from_flat(cls, weights):
+        """Undoes `flat`."""
+        count = len(cls._fields) - 1
+        return cls(*weights[:count], tuple(weights[count:]))
 
 
 class Controller(NamedTuple):
@@ -61,7 +72,7 @@ class Replay(NamedTuple):
     """What happened in a chunk; time-major but for `past`."""
 
     mask: object
-    fed: object  # [h; v^r] before each step
+    fed: object  # [x; h; v^r] that each step begins with
     c: object  # before each step
     h: object  # after it, masked or not
     gates: tuple
@@ -85,11 +96,11 @@ def chunk_length(steps, heads, units):
     return min(range(shortest, longest + 1), key=lambda c: (-steps % c, abs(c - best)))
 
 
-def run(x_gates, mask, state, weights, spec):
+def run(inputs, mask, state, weights, spec):
     """Runs a sequence.
 
     Args:
-        x_gates: `[T, B, 4 U]`, what the inputs and the bias add to the controller's gates.
+        inputs: `[T, B, features]`.
         mask: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
         state: `h`, `c` (`[B, U]`), read-out (`[B, D]`), and the memory's `L` matrices `[B, D, D]`.
         weights: `Weights`.
@@ -99,14 +110,12 @@ def run(x_gates, mask, state, weights, spec):
         Hidden states `[T, B, U]`, read-outs `[T, B, D]`, the sum over steps of the recall error
         (Eq. 5, τ = 0) `[B]`, and the final state in the form of `state`.
     """
-    steps, units = x_gates.shape[0], state[-1].shape[-1]
+    steps, units = inputs.shape[0], state[-1].shape[-1]
     length = chunk_length(steps, spec.num_heads, units)
-    x_gates, mask = _in_chunks(x_gates, length), _in_chunks(mask, length)
+    inputs, mask = _in_chunks(inputs, length), _in_chunks(mask, length)
     sequence = _Sequence(spec, depth=len(state) - 3, length=length)
     function = backend.custom_gradient(sequence.forward, sequence.backward)
-    hidden, readout, error, *final = function(
-        x_gates, mask, *state, *weights[:5], *weights.feedback
-    )
+    hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
 
     def whole(x):
         return ops.reshape(x, (x.shape[0] * length, -1, x.shape[-1]))[:steps]
@@ -133,36 +142,39 @@ class _Sequence:
 
     # Forward
 
-    def forward(self, x_gates, mask, *arguments):
+    def forward(self, inputs, mask, *arguments):
         """Outputs of `run`, and what the backward pass needs."""
         start, matrices, weights = self._unpack(arguments)
 
-        def chunk(carry, inputs):
+        def chunk(carry, inputs_and_mask):
             start, error, matrices = carry
             state, error, memory, records = self._chunk_forward(
-                *inputs, start, error, matrices, weights
+                *inputs_and_mask, start, error, matrices, weights
             )
             kept = Chunk(start, matrices, [part.keys for part in memory], records)
             return (state, error, [part.after_chunk() for part in memory]), kept
 
         carry = (start, ops.zeros_like(start.h[:, 0]), matrices)
         (state, error, matrices), chunks = backend.scan(
-            chunk, carry, (x_gates, mask), x_gates.shape[0]
+            chunk, carry, (inputs, mask), inputs.shape[0]
         )
         outputs = [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
-        return outputs, (x_gates, mask, weights, chunks)
+        return outputs, (inputs, mask, weights, chunks)
 
-    def _chunk_forward(self, x_gates, mask, state, error, matrices, weights):
+    def _chunk_forward(self, inputs, mask, state, error, matrices, weights):
         """All steps of a chunk: the state, error and memory after it, and the steps' records."""
         heads = self.spec.num_heads
         batch, units = ops.shape(matrices[0])[0], matrices[0].shape[-1]
         unwritten = ops.zeros((batch, self.length * heads, units), matrices[0].dtype)
+        features = inputs.shape[-1]
+        from_inputs = _dense(inputs, weights.gates[:features]) + weights.gates_bias
+        recurrent = weights.gates[features:]
 
         def step(carry, inputs):
             state, error, factors = carry
-            x, m, index = inputs
+            from_x, m, index = inputs
             memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
-            gates = x + ops.concatenate([state.h, state.readout], axis=-1) @ weights.recurrent
+            gates = from_x + ops.concatenate([state.h, state.readout], axis=-1) @ recurrent
             h, c, _ = _lstm(gates, state.c)
             vectors, rates = self._interact(h, weights)
             read_keys, write_keys, values = (
@@ -188,7 +200,7 @@ class _Sequence:
             return (state, error + m[:, 0] * miss, factors), record
 
         carry = (state, error, [[unwritten] * self.depth] * 2)
-        inputs = (x_gates, mask, ops.arange(self.length, dtype="int32"))
+        inputs = (from_inputs, mask, ops.arange(self.length, dtype="int32"))
         (state, error, factors), records = backend.scan(step, carry, inputs, self.length)
         memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
         return state, error, memory, records
@@ -219,31 +231,31 @@ class _Sequence:
 
     def backward(self, residuals, cotangents):
         """Cotangents of the arguments of `forward`."""
-        x_gates, mask, weights, chunks = residuals
+        inputs, mask, weights, chunks = residuals
         d_hidden, d_readouts, d_error, *d_final = cotangents
 
         def chunk(carry, inputs):
             d_state, d_matrices, sums = carry
-            x_gates, mask, d_hidden, d_readouts, kept = inputs
-            replay = self._replay(x_gates, mask, kept, weights)
-            d_state, d_matrices, d_gates, d_weights = self._chunk_backward(
+            inputs, mask, d_hidden, d_readouts, kept = inputs
+            replay = self._replay(inputs, mask, kept, weights)
+            d_state, d_matrices, d_inputs, d_weights = self._chunk_backward(
                 replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
             )
             return (
                 d_state,
                 d_matrices,
                 [a + d for a, d in zip(sums, d_weights, strict=True)],
-            ), d_gates
+            ), d_inputs
 
-        flat = [*weights[:5], *weights.feedback]
-        carry = (Controller(*d_final[:3]), d_final[3:], [ops.zeros_like(w) for w in flat])
-        inputs = (x_gates, mask, d_hidden, d_readouts, chunks)
-        (d_state, d_matrices, d_weights), d_x_gates = backend.scan(
-            chunk, carry, inputs, x_gates.shape[0], reverse=True
+        sums = [ops.zeros_like(weight) for weight in weights.flat()]
+        carry = (Controller(*d_final[:3]), d_final[3:], sums)
+        steps = (inputs, mask, d_hidden, d_readouts, chunks)
+        (d_state, d_matrices, d_weights), d_inputs = backend.scan(
+            chunk, carry, steps, inputs.shape[0], reverse=True
         )
-        return [d_x_gates, ops.zeros_like(mask), *d_state, *d_matrices, *d_weights]
+        return [d_inputs, ops.zeros_like(mask), *d_state, *d_matrices, *d_weights]
 
-    def _replay(self, x_gates, mask, kept, weights):
+    def _replay(self, inputs, mask, kept, weights):
         """Everything about a chunk's steps that no loop is needed for."""
         heads, records = self.spec.num_heads, kept.records
         before = Controller(
@@ -252,8 +264,8 @@ class _Sequence:
                 for first, after in zip(kept.start, records.state, strict=True)
             )
         )
-        fed = ops.concatenate([before.h, before.readout], axis=-1)
-        h, _, gates = _lstm(x_gates + _dense(fed, weights.recurrent), before.c)
+        fed = ops.concatenate([inputs, before.h, before.readout], axis=-1)
+        h, _, gates = _lstm(_dense(fed, weights.gates) + weights.gates_bias, before.c)
         vectors, rates = self._interact(h, weights)
         values = vectors[:, :, 2 * heads : 3 * heads]
         scales = self._scales(mask, rates)
@@ -288,7 +300,7 @@ class _Sequence:
         """Walks back through a chunk.
 
         Returns:
-            The adjoints of the state and of the matrices before the chunk, of `x_gates`, and of
+            The adjoints of the state and of the matrices before the chunk, of the inputs, and of
             the weights, in order.
         """
         heads, past = self.spec.num_heads, replay.past
@@ -301,9 +313,12 @@ class _Sequence:
             )
             for layer, d_matrix, scaled in zip(past, d_matrices, replay.scaled, strict=True)
         ]
-        recurrent, interaction, rate = map(
-            transpose, (weights.recurrent, weights.interaction, weights.rate)
+        # Transposed here, for no step should have to.
+        gates_kernel, interaction, rate, *feedback = map(
+            transpose, (weights.gates, weights.interaction, weights.rate, *weights.feedback[:1])
         )
+        hidden_units, units = d_state.h.shape[-1], d_state.readout.shape[-1]
+        from_state = gates_kernel[:, -(hidden_units + units) :]
 
         def step(carry, inputs):
             d_state, buffers = carry
@@ -320,9 +335,9 @@ class _Sequence:
 
             d_values = adjoint.values - d_miss
             d_expected = []
-            if weights.feedback:
+            if feedback:
                 d_expected = ops.concatenate(adjoint.expected, axis=-1)
-                d_values = d_values + _dense(d_expected, transpose(weights.feedback[0]))
+                d_values = d_values + _dense(d_expected, *feedback)
             d_rates = self._d_rates(m, adjoint.scales, rates)
             d_vectors = [
                 adjoint.read_keys,
@@ -334,8 +349,7 @@ class _Sequence:
             d_projection = ops.reshape(d_vectors, (-1, interaction.shape[0]))
             d_new = m * dh + d_projection @ interaction
             d_gates, d_c = _lstm_backward(d_new, m * dc, c, gates)
-            d_fed = d_gates @ recurrent
-            hidden_units = dh.shape[-1]
+            d_fed = d_gates @ from_state
             d_state = Controller(
                 (1.0 - m) * dh + d_fed[:, :hidden_units],
                 (1.0 - m) * dc + d_c,
@@ -362,17 +376,19 @@ class _Sequence:
         ]
         d_weights = [
             _outer(replay.fed, d_gates),
+            ops.sum(d_gates, axis=(0, 1)),
             _outer(replay.h, d_projection),
             ops.sum(d_projection, axis=(0, 1)),
             _outer(replay.vectors[:, :, -1], d_rates),
             ops.sum(d_rates, axis=(0, 1)),
         ]
-        if weights.feedback:
+        if feedback:
             d_weights += [
                 _outer(replay.steps.values, d_expected),
                 ops.sum(d_expected, axis=(0, 1, 2)),
             ]
-        return d_state, d_matrices, d_gates, d_weights
+        d_inputs = _dense(d_gates, gates_kernel[:, : -(hidden_units + units)])
+        return d_state, d_matrices, d_inputs, d_weights
 
     def _d_rates(self, mask, d_scales, rates):
         """Adjoint of the rates, before their sigmoid, from those of the scales `η m β^l`."""
@@ -389,7 +405,7 @@ class _Sequence:
         return (
             Controller(*arguments[:3]),
             list(matrices),
-            Weights(*weights[:5], tuple(weights[5:])),
+            Weights.from_flat(weights),
         )
 
     def _joined(self, x):
