@@ -57,20 +57,19 @@ def train(policy, updates):
     """Mean loss and accuracy over the last sixth of the updates."""
     import keras
     import trainer
+    from dictionary_inference import TASK
 
     import keras_mnm
-    from keras_mnm.tasks import dictionary
 
+    instance = {"support_size": 4, "length": 1}
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
     try:
-        recurrent = keras_mnm.MNM(100, return_sequences=True)
-        steps = dictionary.sequence_length(4, 1)
-        model = keras_mnm.token_model(recurrent, len(dictionary.VOCABULARY), steps, 1)
+        model = TASK.make_model(instance, keras_mnm.MNM(100, return_sequences=True))
     finally:
         keras.config.set_dtype_policy("float32")
-    trainer.compile_model(model, 3e-3, steps=updates)
-    data = dictionary.DictionaryInference(4, 1, steps=updates // 6)
+    trainer.compile_model(model, 3e-3, updates, *TASK.loss_and_metrics())
+    data = TASK.episodes(instance, steps=updates // 6)
     history = model.fit(data, epochs=6, verbose=0, shuffle=False).history
     return {"loss": history["loss"][-1], "accuracy": history["accuracy"][-1], "updates": updates}
 

@@ -14,11 +14,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
 
 import keras
+from dictionary_inference import TASK
 from run import save
 from trainer import STEPS_PER_EPOCH, compile_model
 
 import keras_mnm
-from keras_mnm.tasks import dictionary
 
 VARIANTS = {
     "defaults": {},
@@ -36,10 +36,10 @@ class StopWhenLearned(keras.callbacks.Callback):
 
 def updates_needed(options, seed):
     keras.utils.set_random_seed(seed)
-    recurrent = keras_mnm.MNM(100, return_sequences=True, **options)
-    model = keras_mnm.token_model(recurrent, 30, dictionary.sequence_length(4, 1), 1)
-    compile_model(model, LEARNING_RATE, 2500)
-    data = dictionary.DictionaryInference(4, 1, seed=seed, steps=STEPS_PER_EPOCH)
+    instance = {"support_size": 4, "length": 1}
+    model = TASK.make_model(instance, keras_mnm.MNM(100, return_sequences=True, **options))
+    compile_model(model, LEARNING_RATE, 2500, *TASK.loss_and_metrics())
+    data = TASK.episodes(instance, seed=seed, steps=STEPS_PER_EPOCH)
     epochs = UPDATES // STEPS_PER_EPOCH
     history = model.fit(data, epochs=epochs, verbose=0, callbacks=[StopWhenLearned()]).history
     accuracy = history["accuracy"]

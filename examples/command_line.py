@@ -6,6 +6,8 @@ import os
 import pathlib
 import tempfile
 
+MODELS = ("mnm-p", "mnm-g", "lstm", "lstm-salu")
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one sentence."""
@@ -19,10 +21,10 @@ def training_parser(description, **defaults):
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     train = parser.add_argument_group("training")
     train.add_argument(
-        "--write-rule",
-        choices=("local", "gradient"),
-        default="local",
-        help="how the memory is written: local (MNM-p) or gradient (MNM-g)",
+        "--model",
+        choices=MODELS,
+        default="mnm-p",
+        help="MNM with local (mnm-p) or gradient writes (mnm-g), or one of the paper's baselines",
     )
     train.add_argument(
         "--steps",

@@ -22,7 +22,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     use_backend(parser, "tensorflow")
 
-    import dictionary_inference
+    import experiment
 
     import keras_mnm
     from keras_mnm.files import load_model, replacing
@@ -30,16 +30,18 @@ def main(arguments=None):
     try:
         whole = args.run / "model.keras"
         model = load_model(whole if whole.exists() else args.run / "checkpoint.keras")
-        training = account_of(args.run)
-        support_size, length = dictionary_inference.instance_of(model)
-    except (OSError, ValueError) as error:
+        training = experiment.account_of(args.run)
+        task = experiment.task_of(training["settings"])
+        task.settings_of(model)
+    except (OSError, ValueError, KeyError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
-    figures = dictionary_inference.measure(model, support_size, length, args.episodes, args.seed)
-    rule = {"local": "MNM-p (local writes)", "gradient": "MNM-g (gradient writes)"}
-    description = (
-        f"{rule[training['settings']['write_rule']]} on dictionary inference, support size "
-        f"{support_size}, length {length}."
+    figures = experiment.measure(task, model, args.episodes, args.seed)
+    kind = {"mnm-p": "MNM-p (local writes)", "mnm-g": "MNM-g (gradient writes)"}
+    settings = training["settings"]
+    instance = ", ".join(
+        f"{name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)
     )
+    description = f"{kind[settings['model']]} on {task.title}, {instance}."
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
@@ -48,25 +50,6 @@ def main(arguments=None):
         account = {**training, "evaluation": figures}
         path.write_text(json.dumps(account, indent=1) + "\n")
     print(json.dumps(figures))
-
-
-def account_of(run):
-    """How a run was trained and fared, and before it the run whose weights it began with."""
-    metrics, history = run / "metrics.json", json.loads((run / "history.json").read_text())
-    if metrics.exists():
-        account = json.loads(metrics.read_text())
-        names = ("command", "settings", "updates", "training_seconds", "versions", "machine")
-        account = {name: account[name] for name in names}
-    else:  # ended before its time
-        settings = json.loads((run / "settings.json").read_text())
-        epochs = len(history["history"]["loss"])
-        updates = epochs * min(100, settings["steps"])
-        account = {"settings": settings, "updates": updates, "training_seconds": history["seconds"]}
-    account["accuracy"] = [round(accuracy, 4) for accuracy in history["history"]["accuracy"]]
-    before = pathlib.Path(account["settings"].get("start_from") or "")
-    if before.suffix == ".keras":
-        account["started_from"] = account_of(before.parent)
-    return account
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class Run:
         self.folder = folder
         self.settings = settings
         self.history = {}
-        self.seconds = 0.0
+        self.seconds = []
+        """Training time by the end of each epoch."""
         self._model = None
 
     @property
@@ -77,9 +78,9 @@ class Run:
                 f"--start-from {self.folder / 'model.keras'}."
             )
         self._model = load_model(checkpoint, compile=True)
-        self.seconds = state["seconds"]
         # A run killed between writing the history and the checkpoint repeats that epoch.
         epochs = int(self._model.optimizer.iterations) // self.steps_per_epoch
+        self.seconds = state["seconds"][:epochs]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
 
     def train(self, model, data, solved):
@@ -132,7 +133,7 @@ class Run:
         metrics = {
             **figures,
             "updates": self.updates,
-            "training_seconds": round(self.seconds, 1),
+            "training_seconds": self.seconds[-1],
             "command": " ".join(["python", *sys.argv]),
             "settings": self.settings,
             "versions": versions(),
@@ -172,7 +173,8 @@ class _Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         run = self._run
-        run.seconds += time.monotonic() - self._start
+        before = run.seconds[-1] if run.seconds else 0.0
+        run.seconds.append(round(before + time.monotonic() - self._start, 2))
         for name, value in logs.items():
             run.history.setdefault(name, []).append(float(value))
         run._write_history(finished=False)
@@ -182,16 +184,16 @@ class _Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def compile_model(model, learning_rate, steps):
-    """Adam on the cross-entropy of the answers; one compiled program a step where XLA is.
+def compile_model(model, learning_rate, steps, loss, metrics):
+    """Adam, with gradients clipped; one compiled program a step where XLA is.
 
     The learning rate falls to a twentieth over `steps` updates, on a cosine.
     """
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
     model.compile(
         optimizer=keras.optimizers.Adam(schedule, global_clipnorm=10.0),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), keras_mnm.SequenceAccuracy()],
+        loss=loss,
+        metrics=metrics,
         jit_compile=keras.backend.backend() != "torch",
     )
 

@@ -13,8 +13,15 @@ from keras_mnm.layers import (
     SALUCell,
     SALUState,
 )
-from keras_mnm.metrics import SequenceAccuracy
-from keras_mnm.models import Model, from_preset, list_presets, save_to_preset, token_model
+from keras_mnm.metrics import SequenceAccuracy, WrongBits
+from keras_mnm.models import (
+    Model,
+    from_preset,
+    list_presets,
+    save_to_preset,
+    token_model,
+    vector_model,
+)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "SALUState",
     "SequenceAccuracy",
     "StopOnNaN",
+    "WrongBits",
     "backend",
     "from_preset",
     "list_presets",
@@ -37,4 +45,5 @@ __all__ = [
     "save_to_preset",
     "tasks",
     "token_model",
+    "vector_model",
 ]

@@ -29,3 +29,32 @@ class SequenceAccuracy(keras.metrics.MeanMetricWrapper):
 def _all_right(targets, scores):
     right = ops.equal(ops.cast(targets, "int32"), ops.cast(ops.argmax(scores, axis=-1), "int32"))
     return ops.cast(ops.all(right, axis=-1), keras.backend.floatx())
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class WrongBits(keras.metrics.MeanMetricWrapper):
+    """Number of wrong bits in a sample's answer, for binary targets and logits `[B, m, bits]`.
+
+    Args:
+        name: Defaults to `"wrong_bits"`.
+        dtype: Defaults to `None`, Keras's float type.
+
+    Example:
+
+    >>> import keras_mnm, numpy as np
+    >>> metric = keras_mnm.WrongBits()
+    >>> metric.update_state(np.array([[[0, 1], [1, 1]]]), np.array([[[-3.0, 2.0], [1.0, -1.0]]]))
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(self, name="wrong_bits", dtype=None):
+        super().__init__(_wrong_bits, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def _wrong_bits(targets, logits):
+    wrong = ops.not_equal(ops.cast(targets, "bool"), logits > 0)
+    return ops.sum(ops.cast(wrong, keras.backend.floatx()), axis=(1, 2))

@@ -6,7 +6,7 @@ from keras_mnm.files import replacing
 
 
 def learning_curve(history, path, title, steps_per_epoch=1):
-    """Draws losses and accuracies against updates into a PNG file.
+    """Draws losses, and beside them the other metrics, against updates into a PNG file.
 
     Args:
         history: A dict from names to one number an epoch, as `model.fit(...).history`.
@@ -17,23 +17,24 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     from matplotlib.figure import Figure
 
     shown = [name for name in history if not name.startswith(("val_", "learning_rate"))]
-    accuracies = [name for name in shown if "accuracy" in name]
-    losses = [name for name in shown if name not in accuracies]
+    losses = [name for name in shown if "loss" in name]
+    metrics = [name for name in shown if name not in losses]
     updates = [steps_per_epoch * (i + 1) for i in range(len(history[shown[0]]))]
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     figure.suptitle(title)
-    for axis, names, label in zip(axes, (losses, accuracies), ("loss", "accuracy"), strict=True):
+    for axis, names in zip(axes, (losses, metrics), strict=True):
         for name in names:
             axis.plot(updates, history[name], label=name.replace("_", " "))
         axis.set_xlabel("updates")
-        axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if names:
             axis.legend()
+    axes[0].set_ylabel("loss")
     axes[0].set_yscale("log")
-    axes[1].legend(loc="lower right")
-    axes[1].set_ylim(-0.02, 1.02)
+    accuracies = all("accuracy" in name for name in metrics)
+    axes[1].set_ylabel("accuracy" if accuracies else "fresh episodes")
+    axes[1].set_ylim(*((-0.02, 1.02) if accuracies else (0, None)))
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
+import learning_curves  # noqa: E402
 import run  # noqa: E402
 
 
@@ -26,6 +27,22 @@ def test_benchmark(name):
         assert {"command", "seed", "versions", "machine"} <= set(stored)
         table = run.timing_table if timed else module.table
         assert "---:" in table(stored["results"]), path
+
+
+@pytest.mark.parametrize(
+    "path", sorted(learning_curves.RESULTS.glob("*.json")), ids=lambda path: path.stem
+)
+def test_stored_learning_curves(path):
+    account = json.loads(path.read_text())
+    settings = account["settings"]
+    assert path.stem == f"{learning_curves.name_of(settings)}-seed{settings['seed']}"
+    assert {"command", "versions", "machine"} <= set(account)
+    lengths = {len(values) for values in (account["seconds"], *account["history"].values())}
+    assert lengths == {len(account["seconds"])}
+
+
+def test_a_solved_run_keeps_its_last_value():
+    assert learning_curves.extended([0.5, 1.0], 4).tolist() == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_median_and_ratios():

@@ -125,7 +125,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--support-size", "0"], "expected a positive integer, received '0'"),
         (["--support-size", "100", "--length", "2"], "support set of 100"),
         (["--learning-rate", "nan"], "expected a positive number, received 'nan'"),
-        (["--write-rule", "hebb"], "invalid choice: 'hebb'"),
+        (["--model", "hebb"], "invalid choice: 'hebb'"),
         (["--seed", "-1"], "at least 0"),
         (["--output", "{file}/folder"], "cannot write to the output folder"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
@@ -133,8 +133,8 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--output", "{run}", "--resume"], "is finished; to train on, begin a new one"),
         (["--output", "{damaged}", "--resume"], "checkpoint.keras could not be loaded"),
         (
-            ["--start-from", "dictionary-4x1-mnm-p", "--write-rule", "gradient"],
-            "the same write rule",
+            ["--start-from", "dictionary-4x1-mnm-p", "--model", "mnm-g"],
+            "a model of the same kind",
         ),
         (["--evaluate", "no-such-preset"], "Unknown preset"),
         (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
@@ -170,7 +170,7 @@ def test_help():
     for option in [
         "--support-size",
         "--length",
-        "--write-rule",
+        "--model",
         "--steps",
         "--batch-size",
         "--learning-rate",

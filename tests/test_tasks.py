@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from keras_mnm.tasks import DictionaryInference, dictionary
+from keras_mnm.tasks import (
+    DictionaryInference,
+    DoubleCopy,
+    PrioritySort,
+    dictionary,
+    double_copy,
+    priority_sort,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,6 @@ def test_small_supports_that_often_leave_no_query_are_drawn_again():
         ((0, 1), "`support_size`.*0"),
         ((4, 0), "`length`.*0"),
         ((100, 2), "support set of 100.*169 sequences of length 2"),
-        ((4, 1, 0), "`batch_size`.*0"),
     ],
 )
 def test_impossible_sizes(arguments, message):
@@ -79,5 +85,47 @@ def test_impossible_sizes(arguments, message):
         DictionaryInference(*arguments)
 
 
+@pytest.mark.parametrize("task", [DictionaryInference, DoubleCopy, PrioritySort])
+@pytest.mark.parametrize("option", ["batch_size", "steps"])
+def test_options_of_all_tasks_are_checked(task, option):
+    with pytest.raises(ValueError, match=f"`{option}`.*0"):
+        task(**{option: 0})
+
+
 def test_decode():
     assert dictionary.decode([0, 26, 25, 27, 28, 29]) == "a→z|?_"
+    assert double_copy.decode([0, 9, 10, 11]) == "09|_"
+
+
+def test_double_copy_is_as_defined():
+    tokens, targets = DoubleCopy(batch_size=300, seed=3)[0]
+    assert tokens.shape == (300, 151)
+    assert targets.shape == (300, 100)
+    for row, target in zip(tokens.tolist(), targets.tolist(), strict=True):
+        symbols = row[:50]
+        assert row[50:] == [double_copy.DELIMITER] + [double_copy.PLACEHOLDER] * 100
+        assert target == symbols + symbols
+    counts = np.bincount(tokens[:, :50].ravel(), minlength=10)
+    assert len(counts) == 10
+    assert np.all(np.abs(counts - 1500) < 190)  # five standard deviations
+
+
+def test_priority_sort_is_as_defined():
+    inputs, targets = PrioritySort(batch_size=300, seed=3)[0]
+    assert inputs.shape == (300, 36, 9)
+    assert targets.shape == (300, 16, 8)
+    assert not inputs[:, 20:].any()
+    for sample, target in zip(inputs[:, :20].tolist(), targets.tolist(), strict=True):
+        in_order = sorted(sample, key=lambda vector: vector[8], reverse=True)
+        assert [vector[:8] for vector in in_order[:16]] == target
+    bits, priorities = inputs[:, :20, :8], inputs[:, :20, 8]
+    assert set(np.unique(bits)) == {0.0, 1.0}
+    assert abs(bits.mean() - 0.5) < 0.012
+    assert -1 <= priorities.min() < -0.99
+    assert 0.99 < priorities.max() <= 1
+    assert abs(priorities.mean()) < 0.04
+
+
+def test_impossible_sorts():
+    with pytest.raises(ValueError, match="sorted_vectors=5, vectors=4"):
+        priority_sort.check_instance(4, 5)

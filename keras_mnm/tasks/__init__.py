@@ -1,5 +1,8 @@
 """The paper's tasks: seeded generators and loaders that fit `model.fit`."""
 
 from keras_mnm.tasks.dictionary import DictionaryInference
+from keras_mnm.tasks.double_copy import DoubleCopy
+from keras_mnm.tasks.episodes import Episodes
+from keras_mnm.tasks.priority_sort import PrioritySort
 
-__all__ = ["DictionaryInference"]
+__all__ = ["DictionaryInference", "DoubleCopy", "Episodes", "PrioritySort"]

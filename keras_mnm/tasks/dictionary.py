@@ -1,8 +1,8 @@
 """Dictionary inference (§4.1): translate a query after seeing a few translated examples."""
 
-import keras
 import numpy as np
 
+from keras_mnm.tasks.episodes import Episodes
 from keras_mnm.validation import integer
 
 NUM_LETTERS = 26
@@ -108,20 +108,13 @@ def decode(tokens):
     return "".join(VOCABULARY[token] for token in np.asarray(tokens).ravel())
 
 
-class DictionaryInference(keras.utils.PyDataset):
+class DictionaryInference(Episodes):
     """Fresh batches of the task for `model.fit` and `model.evaluate`.
-
-    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed sees the
-    batches that an unbroken one would have seen, in the same order with `fit(shuffle=False)`.
 
     Args:
         support_size: `k`. Defaults to `4`.
         length: `l`. Defaults to `1`.
-        batch_size: Defaults to `32`.
-        steps: Batches an epoch. Defaults to `100`.
-        seed: Non-negative integer. Defaults to `0`.
-        first_epoch: The epoch to begin with. Defaults to `0`.
-        fixed: Whether every epoch has the same batches, for evaluation. Defaults to `False`.
+        **kwargs: Arguments of `Episodes`: `batch_size`, `steps`, `seed`, `first_epoch`, `fixed`.
 
     Example:
 
@@ -131,34 +124,11 @@ class DictionaryInference(keras.utils.PyDataset):
     ((2, 20), (2, 1))
     """
 
-    def __init__(
-        self,
-        support_size=4,
-        length=1,
-        batch_size=32,
-        steps=100,
-        seed=0,
-        first_epoch=0,
-        fixed=False,
-        **kwargs,
-    ):
+    def __init__(self, support_size=4, length=1, **kwargs):
         super().__init__(**kwargs)
         check_instance(support_size, length)
         self.support_size = support_size
         self.length = length
-        self.batch_size = integer("batch_size", batch_size)
-        self.steps = integer("steps", steps)
-        self.seed = integer("seed", seed, minimum=0)
-        self.epoch = integer("first_epoch", first_epoch, minimum=0)
-        self.fixed = fixed
 
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        return make_batch(rng, self.batch_size, self.support_size, self.length)
-
-    def on_epoch_end(self):
-        if not self.fixed:
-            self.epoch += 1
+    def draw(self, rng, batch_size):
+        return make_batch(rng, batch_size, self.support_size, self.length)

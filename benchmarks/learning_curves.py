@@ -1,0 +1,170 @@
+"""The paper's learning curves (Figs. 2 and 4) from training runs of the examples.
+
+python benchmarks/learning_curves.py record runs/dictionary-4x1-mnm-p-seed0 ...
+python benchmarks/learning_curves.py draw
+
+`record` writes how a run was trained and fared to `benchmarks/results/learning_curves/`; `draw` makes
+the pictures in `docs/` and prints a table.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+RESULTS, DOCS = HERE / "results" / "learning_curves", HERE.parent / "docs"
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+import experiment  # noqa: E402
+import numpy as np  # noqa: E402
+
+MODELS = {"mnm-p": "MNM-p", "mnm-g": "MNM-g", "lstm-salu": "LSTM+SALU", "lstm": "LSTM"}
+FIGURES = {
+    "dictionary": (
+        "Dictionary inference (Fig. 2): translating after k examples of l letters",
+        {
+            "dictionary-4x1": ("k = 4, l = 1", "accuracy"),
+            "dictionary-8x4": ("k = 8, l = 4", "accuracy"),
+            "dictionary-12x8": ("k = 12, l = 8", "accuracy"),
+            "dictionary-16x12": ("k = 16, l = 12", "accuracy"),
+        },
+    ),
+    "programming_tasks": (
+        "Double copy and priority sort (Fig. 4)",
+        {
+            "double-copy": ("double copy, 50 symbols", "accuracy"),
+            "priority-sort": ("priority sort, 20 vectors of 8 bits", "wrong_bits"),
+        },
+    ),
+}
+"""A picture's title, and of each panel its title and what it shows."""
+
+LABELS = {"accuracy": "symbol accuracy", "wrong_bits": "wrong bits a sequence, of 128"}
+SMALL = {"accuracy": 0.99, "wrong_bits": 1.0}
+"""What the table counts the updates to."""
+
+
+def record(runs):
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        account = experiment.account_of(run)
+        path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
+        path.write_text(json.dumps(account) + "\n")
+        print(f"Written to {path}")
+
+
+def name_of(settings):
+    """The instance and the model, as in the names of presets."""
+    return f"{experiment.task_of(settings).instance_name(settings)}-{settings['model']}"
+
+
+def curves(instance, model, metric):
+    """Updates, seconds and values `[seeds, epochs]` of the runs from scratch.
+
+    A run that stopped when solved keeps its last value to the end of the longest one.
+    """
+    accounts = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [
+        account
+        for account in accounts
+        if name_of(account["settings"]) == f"{instance}-{model}"
+        and not account["settings"]["start_from"]
+    ]
+    if not runs:
+        return None
+    epochs = max(len(run["seconds"]) for run in runs)
+    values = np.stack([extended(run["history"][metric], epochs) for run in runs])
+    longest = max(runs, key=lambda run: len(run["seconds"]))
+    an_update = longest["updates"] / len(longest["seconds"])
+    an_epoch = np.mean([run["seconds"][-1] / len(run["seconds"]) for run in runs])
+    count = np.arange(1, epochs + 1)
+    return an_update * count, an_epoch * count, values
+
+
+def extended(values, length):
+    return np.array(values + values[-1:] * (length - len(values)))
+
+
+def draw():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colors = dict(zip(MODELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
+    for name, (title, panels) in FIGURES.items():
+        panels = {
+            instance: panel
+            for instance, panel in panels.items()
+            if any(curves(instance, model, panel[1]) for model in MODELS)
+        }
+        if not panels:
+            continue
+        figure = pyplot.figure(figsize=(1 + 3.6 * len(panels), 6.2), layout="constrained")
+        figure.suptitle(title)
+        axes = figure.subplots(2, len(panels), squeeze=False)
+        for column, (instance, (subtitle, metric)) in enumerate(panels.items()):
+            axes[0, column].set_title(subtitle)
+            for model, label in MODELS.items():
+                found = curves(instance, model, metric)
+                if not found:
+                    continue
+                updates, seconds, values = found
+                mean, spread = values.mean(axis=0), values.std(axis=0)
+                seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+                for axis, x in ((axes[0, column], updates), (axes[1, column], seconds / 60)):
+                    axis.plot(x, mean, color=colors[model], label=f"{label} ({seeds})")
+                    axis.fill_between(
+                        x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
+                    )
+            for axis, label in zip(axes[:, column], ("updates", "minutes on two CPU cores")):
+                axis.set_xlabel(label)
+                axis.set_ylabel(LABELS[metric])
+                axis.grid(alpha=0.3)
+                axis.set_xlim(left=0)
+                axis.set_ylim(*((-0.02, 1.02) if metric == "accuracy" else (0, None)))
+            axes[0, column].legend(fontsize="small")
+        DOCS.mkdir(exist_ok=True)
+        figure.savefig(DOCS / f"{name}.png", dpi=110)
+        print(f"Drawn to {DOCS / name}.png")
+    print(table())
+
+
+def table():
+    """The last epoch of each, mean ± std over seeds, and when it was good."""
+    lines = ["| task | model | seeds | last epoch | updates | updates to 0.99 (to 1 wrong bit) |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    for _, panels in FIGURES.values():
+        for instance, (_, metric) in panels.items():
+            for model, label in MODELS.items():
+                found = curves(instance, model, metric)
+                if not found:
+                    continue
+                updates, _, values = found
+                good = values >= SMALL[metric] if metric == "accuracy" else values <= SMALL[metric]
+                first = [int(updates[row.argmax()]) if row.any() else "-" for row in good]
+                last = f"{values[:, -1].mean():.3f} ± {values[:, -1].std():.3f}"
+                lines.append(
+                    f"| {instance} | {label} | {len(values)} | {last} | {updates[-1]:.0f} "
+                    f"| {', '.join(map(str, first))} |"
+                )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("record").add_argument("runs", nargs="+", type=pathlib.Path)
+    commands.add_parser("draw")
+    args = parser.parse_args()
+    if args.command == "record":
+        record(args.runs)
+    else:
+        draw()
+
+
+if __name__ == "__main__":
+    main()

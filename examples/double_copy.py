@@ -1,0 +1,71 @@
+"""Double copy (§4.1, Fig. 4): repeat a sequence of 50 symbols, twice.
+
+python examples/double_copy.py
+python examples/double_copy.py --model lstm-salu --length 20
+python examples/double_copy.py --evaluate double-copy-mnm-p --episodes 2000
+"""
+
+import experiment
+from command_line import positive_int
+
+
+class DoubleCopy(experiment.TokenTask):
+    name = "double-copy"
+    title = "double copy"
+
+    def add_options(self, group):
+        group.add_argument("--length", type=positive_int, default=50, help="symbols a sequence l")
+
+    def settings(self, args):
+        return {"length": args.length}
+
+    def settings_of(self, model):
+        from keras_mnm.tasks import double_copy
+
+        input_shape, output_shape = model.input_shape, model.output_shape
+        if len(input_shape) == 2 and len(output_shape) == 3 and input_shape[1]:
+            length = (input_shape[1] - 1) // 3
+            answers = (None, double_copy.COPIES * length, len(double_copy.VOCABULARY))
+            if double_copy.sequence_length(length) == input_shape[1] and output_shape == answers:
+                return {"length": length}
+        raise ValueError(
+            f"the model maps {input_shape} to {output_shape}; expected one of double copy, "
+            f"(batch, 3l+1) tokens to (batch, 2l, {len(double_copy.VOCABULARY)}) logits"
+        )
+
+    def instance_name(self, settings):
+        return self.name if settings["length"] == 50 else f"{self.name}-{settings['length']}"
+
+    def steps(self, settings):
+        return 2000
+
+    def episodes(self, settings, **options):
+        from keras_mnm.tasks import DoubleCopy
+
+        return DoubleCopy(**settings, **options)
+
+    def make_model(self, settings, recurrent):
+        import keras_mnm
+        from keras_mnm.tasks import double_copy
+
+        steps = double_copy.sequence_length(**settings)
+        answers = double_copy.COPIES * settings["length"]
+        return keras_mnm.token_model(recurrent, len(double_copy.VOCABULARY), steps, answers)
+
+    def show(self, inputs, targets, outputs):
+        from keras_mnm.tasks.double_copy import decode
+
+        for row, target, answer in zip(inputs, targets, outputs.argmax(-1), strict=True):
+            wrong = (answer != target).sum()
+            print(f"  {decode(row[: -len(target)])}{decode(answer)}  ({wrong} wrong)")
+
+
+TASK = DoubleCopy()
+
+
+def main(arguments=None):
+    experiment.main(TASK, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

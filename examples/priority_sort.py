@@ -1,0 +1,98 @@
+"""Priority sort (§4.1, Fig. 4): emit the 16 vectors of highest priority among 20, in order.
+
+python examples/priority_sort.py
+python examples/priority_sort.py --model lstm-salu
+python examples/priority_sort.py --evaluate priority-sort-mnm-p --episodes 2000
+"""
+
+import experiment
+from command_line import positive_int
+
+
+class PrioritySort(experiment.Task):
+    name = "priority-sort"
+    title = "priority sort"
+
+    def add_options(self, group):
+        group.add_argument("--vectors", type=positive_int, default=20, help="vectors a sequence")
+        group.add_argument(
+            "--sorted-vectors", type=positive_int, default=16, help="how many of them are wanted"
+        )
+
+    def settings(self, args):
+        from keras_mnm.tasks import priority_sort
+
+        priority_sort.check_instance(args.vectors, args.sorted_vectors)
+        return {"vectors": args.vectors, "sorted_vectors": args.sorted_vectors}
+
+    def settings_of(self, model):
+        from keras_mnm.tasks import priority_sort
+
+        input_shape, output_shape = model.input_shape, model.output_shape
+        if input_shape[2:] == (priority_sort.CHANNELS,) and input_shape[1]:
+            wanted = output_shape[1]
+            if output_shape[2:] == (priority_sort.BITS,) and 2 * wanted <= input_shape[1]:
+                return {"vectors": input_shape[1] - wanted, "sorted_vectors": wanted}
+        raise ValueError(
+            f"the model maps {input_shape} to {output_shape}; expected one of priority sort, "
+            f"(batch, n+m, {priority_sort.CHANNELS}) to (batch, m, {priority_sort.BITS}) logits"
+        )
+
+    def instance_name(self, settings):
+        sizes = (settings["vectors"], settings["sorted_vectors"])
+        return self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
+
+    def steps(self, settings):
+        return 4000
+
+    def episodes(self, settings, **options):
+        from keras_mnm.tasks import PrioritySort
+
+        return PrioritySort(**settings, **options)
+
+    def make_model(self, settings, recurrent):
+        import keras_mnm
+        from keras_mnm.tasks.priority_sort import BITS, CHANNELS
+
+        steps, wanted = sum(settings.values()), settings["sorted_vectors"]
+        return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS)
+
+    def loss_and_metrics(self):
+        import keras
+
+        import keras_mnm
+
+        return keras.losses.BinaryCrossentropy(from_logits=True), [keras_mnm.WrongBits()]
+
+    def solved(self, logs):
+        return logs["wrong_bits"] == 0.0
+
+    def figures(self, outputs, targets):
+        wrong = (outputs > 0) != (targets > 0)
+        return {
+            "wrong_bits": float(wrong.sum(axis=(1, 2)).mean()),
+            "bit_accuracy": float(1.0 - wrong.mean()),
+        }
+
+    def show(self, inputs, targets, outputs):
+        bits = targets[0].size
+        for target, answer in zip(targets, outputs, strict=True):
+            wrong = int(((answer > 0) != (target > 0)).sum())
+            print(f"  {wrong} of {bits} bits are wrong; the first three vectors:")
+            for wanted, found in zip(target[:3], answer[:3], strict=True):
+                print(f"    {_digits(wanted)} wanted, {_digits(found)} found")
+
+
+def _digits(vector):
+    return "".join("1" if bit > 0 else "0" for bit in vector)
+
+
+TASK = PrioritySort()
+
+
+def main(arguments=None):
+    experiment.main(TASK, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+import keras
+
+from keras_mnm.models.model import Model
+
+
+def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embedding_units=100):
+    """A model that reads a row of tokens and answers at the row's last steps.
+
+    Args:
+        recurrent: A recurrent layer with `return_sequences=True`, for instance
+            `keras_mnm.MNM(100, return_sequences=True)`.
+        vocabulary_size: Number of tokens, in and out.
+        sequence_length: Number of steps `T`, or None for any (None does not compile with XLA on
+            TensorFlow).
+        answer_length: Number of steps at the end of the row that are answered.
+        embedding_units: Size of the token embedding. Defaults to `100`.
+
+    Returns:
+        A `keras_mnm.Model` from tokens `[B, T]` to logits `[B, answer_length, vocabulary_size]`.
+    """
+    tokens = keras.Input((sequence_length,), dtype="int32", name="tokens")
+    # Unit variance: with Keras's default of ±0.05 the controller starts almost blind.
+    embed = keras.layers.Embedding(
+        vocabulary_size,
+        embedding_units,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        name="embedding",
+    )
+    logits = _answers(recurrent, embed(tokens), answer_length, vocabulary_size)
+    return Model(tokens, logits, name="token_model")
+
+
+def vector_model(recurrent, features, sequence_length, answer_length, output_units):
+    """A model that reads a sequence of vectors and answers at its last steps.
+
+    Args:
+        recurrent: A recurrent layer with `return_sequences=True`, for instance
+            `keras_mnm.MNM(100, return_sequences=True)`.
+        features: Size of a vector.
+        sequence_length: Number of steps `T`, or None for any (None does not compile with XLA on
+            TensorFlow).
+        answer_length: Number of steps at the end that are answered.
+        output_units: Size of an answer.
+
+    Returns:
+        A `keras_mnm.Model` from `[B, T, features]` to logits `[B, answer_length, output_units]`.
+    """
+    vectors = keras.Input((sequence_length, features), name="vectors")
+    logits = _answers(recurrent, vectors, answer_length, output_units)
+    return Model(vectors, logits, name="vector_model")
+
+
+def _answers(recurrent, inputs, answer_length, units):
+    if not recurrent.return_sequences:
+        raise ValueError(
+            "`recurrent` must return all its outputs: pass return_sequences=True to it. "
+            f"Received: {recurrent!r}."
+        )
+    outputs = recurrent(inputs)[:, -answer_length:]
+    return keras.layers.Dense(units, name="logits")(outputs)

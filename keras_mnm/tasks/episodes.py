@@ -1,0 +1,44 @@
+import keras
+import numpy as np
+
+from keras_mnm.validation import integer
+
+
+class Episodes(keras.utils.PyDataset):
+    """Fresh batches of a task for `model.fit` and `model.evaluate`.
+
+    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed sees the
+    batches that an unbroken one would have seen, in the same order with `fit(shuffle=False)`. A
+    subclass has `draw(rng, batch_size)`, which returns inputs and targets.
+
+    Args:
+        batch_size: Defaults to `32`.
+        steps: Batches an epoch. Defaults to `100`.
+        seed: Non-negative integer. Defaults to `0`.
+        first_epoch: The epoch to begin with. Defaults to `0`.
+        fixed: Whether every epoch has the same batches, for evaluation. Defaults to `False`.
+        **kwargs: Arguments of `keras.utils.PyDataset`.
+    """
+
+    def __init__(self, batch_size=32, steps=100, seed=0, first_epoch=0, fixed=False, **kwargs):
+        super().__init__(**kwargs)
+        self.batch_size = integer("batch_size", batch_size)
+        self.steps = integer("steps", steps)
+        self.seed = integer("seed", seed, minimum=0)
+        self.epoch = integer("first_epoch", first_epoch, minimum=0)
+        self.fixed = fixed
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        return self.draw(rng, self.batch_size)
+
+    def draw(self, rng, batch_size):
+        """Inputs and targets of `batch_size` episodes."""
+        raise NotImplementedError
+
+    def on_epoch_end(self):
+        if not self.fixed:
+            self.epoch += 1
