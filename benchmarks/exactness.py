@@ -2,8 +2,8 @@
 
 Both rules, with and without masks, every depth and number of heads from 1 to 4, and T in
 {1, 2, 7, 64, 441}; six pairs of depth and heads at T = 441, and throughout on JAX, which compiles
-every case. A difference is relative to the largest entry of the same tensor. Then the drift: final memories after 10,000
-steps in float32 against the plain loop in float64.
+every case. A difference is relative to the largest entry of the same tensor. Then the drift: final
+memories after 10,000 steps in float32 against the plain loop in float64.
 """
 
 import itertools

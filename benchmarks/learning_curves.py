@@ -3,8 +3,8 @@
 python benchmarks/learning_curves.py record runs/dictionary-4x1-mnm-p-seed0 ...
 python benchmarks/learning_curves.py draw
 
-`record` writes how a run was trained and fared to `benchmarks/results/learning_curves/`; `draw` makes
-the pictures in `docs/` and prints a table.
+`record` writes how a run was trained and fared to `benchmarks/results/learning_curves/`; `draw`
+makes the pictures in `docs/` and prints a table.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Priority sort (§4.1, Fig. 4; Graves et al. 2014): emit vectors in the order of their priorities."""
+"""Priority sort (§4.1, Fig. 4; Graves et al. 2014): emit vectors in order of their priorities."""
 
 import numpy as np
 
