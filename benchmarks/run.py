@@ -25,6 +25,7 @@ BENCHMARKS = (
     "streaming",
     "exactness",
     "half_precision",
+    "time_profile",
     "input_pipeline",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
