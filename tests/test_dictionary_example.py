@@ -156,7 +156,8 @@ def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsy
         "run": finished[0],
     }
     with pytest.raises(SystemExit) as stop:
-        dictionary_inference.main([*TINY, *(argument.format(**places) for argument in arguments)])
+        words = [argument.format(**places) for argument in arguments]
+        dictionary_inference.main([*TINY, "--output", str(tmp_path / "other"), *words])
     assert stop.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")

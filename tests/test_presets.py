@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import experiment
 import keras
 import numpy as np
 import pytest
@@ -62,13 +63,12 @@ def test_packaged_presets_are_whole_and_answer():
     for name, card in cards.items():
         assert card["description"]
         assert {"keras", "numpy", "python"} <= set(card["versions"])
-        metrics = card["metrics"]
-        assert {"symbol_accuracy", "sequence_accuracy", "evaluation_seed"} <= set(metrics)
-        model = keras_mnm.from_preset(name)
-        data = keras_mnm.tasks.DictionaryInference(*map(int, name.split("-")[1].split("x")), 64)
-        tokens, targets = data[0]
-        accuracy = np.mean(model.predict(tokens, verbose=0).argmax(-1) == targets)
-        assert accuracy > metrics["symbol_accuracy"] - 0.05
+        task, model = experiment.task_of(card["training"]["settings"]), keras_mnm.from_preset(name)
+        assert name.startswith(task.instance_name(task.settings_of(model)))
+        assert "evaluation_seed" in card["metrics"]
+        found = experiment.measure(task, model, episodes=64, seed=0)
+        for figure in {"symbol_accuracy", "bit_accuracy"} & set(found):
+            assert found[figure] == pytest.approx(card["metrics"][figure], abs=0.05)
 
 
 def test_without_weights_the_architecture_is_the_same():
