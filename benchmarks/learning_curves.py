@@ -3,8 +3,8 @@
 python benchmarks/learning_curves.py record runs/dictionary-4x1-mnm-p-seed0 ...
 python benchmarks/learning_curves.py draw
 
-`record` writes how a run was trained and fared to `benchmarks/results/learning_curves/`; `draw`
-makes the pictures in `docs/` and prints a table.
+`record` writes how a run, finished and from scratch, was trained and fared to
+`benchmarks/results/learning_curves/`; `draw` makes the pictures in `docs/` and prints a table.
 """
 
 import argparse
@@ -18,8 +18,8 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
 import numpy as np  # noqa: E402
+from command_line import MODELS  # noqa: E402
 
-MODELS = {"mnm-p": "MNM-p", "mnm-g": "MNM-g", "lstm-salu": "LSTM+SALU", "lstm": "LSTM"}
 FIGURES = {
     "dictionary": (
         "Dictionary inference (Fig. 2): translating after k examples of l letters",
@@ -46,11 +46,21 @@ SMALL = {"accuracy": 0.99, "wrong_bits": 1.0}
 
 
 def record(runs):
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    """Stores the runs' accounts. A ValueError, before anything is written, where one cannot be."""
+    from keras_mnm.files import replacing
+
+    accounts = []
     for run in runs:
-        account = experiment.account_of(run)
+        if not (run / "metrics.json").exists():
+            raise ValueError(f"{run} holds no finished run")
+        accounts.append(experiment.account_of(run))
+        if accounts[-1]["settings"]["start_from"]:
+            raise ValueError(f"{run} began with the weights of another run")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for account in accounts:
         path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
-        path.write_text(json.dumps(account) + "\n")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(account) + "\n")
         print(f"Written to {path}")
 
 
@@ -60,19 +70,16 @@ def name_of(settings):
 
 
 def curves(instance, model, metric):
-    """Updates, seconds and values `[seeds, epochs]` of the runs from scratch.
+    """Updates, seconds and values `[seeds, epochs]` of the stored runs.
 
     A run that stopped when solved keeps its last value to the end of the longest one.
     """
-    accounts = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    runs = [
-        account
-        for account in accounts
-        if name_of(account["settings"]) == f"{instance}-{model}"
-        and not account["settings"]["start_from"]
-    ]
+    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
+    kinds = {json.dumps({**run["settings"], "seed": None}, sort_keys=True) for run in runs}
+    if len(kinds) > 1:
+        raise ValueError(f"the runs of {instance}-{model} differ in more than seeds: {kinds}")
     epochs = max(len(run["seconds"]) for run in runs)
     values = np.stack([extended(run["history"][metric], epochs) for run in runs])
     longest = max(runs, key=lambda run: len(run["seconds"]))
@@ -91,6 +98,8 @@ def draw():
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
+    from keras_mnm.files import replacing
 
     colors = dict(zip(MODELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
     for name, (title, panels) in FIGURES.items():
@@ -118,7 +127,7 @@ def draw():
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
-            for axis, label in zip(axes[:, column], ("updates", "minutes on two CPU cores")):
+            for axis, label in zip(axes[:, column], ("updates", "minutes (TensorFlow, CPU)")):
                 axis.set_xlabel(label)
                 axis.set_ylabel(LABELS[metric])
                 axis.grid(alpha=0.3)
@@ -126,7 +135,8 @@ def draw():
                 axis.set_ylim(*((-0.02, 1.02) if metric == "accuracy" else (0, None)))
             axes[0, column].legend(fontsize="small")
         DOCS.mkdir(exist_ok=True)
-        figure.savefig(DOCS / f"{name}.png", dpi=110)
+        with replacing(DOCS / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=110)
         print(f"Drawn to {DOCS / name}.png")
     print(table())
 
@@ -160,10 +170,10 @@ def main():
     commands.add_parser("record").add_argument("runs", nargs="+", type=pathlib.Path)
     commands.add_parser("draw")
     args = parser.parse_args()
-    if args.command == "record":
-        record(args.runs)
-    else:
-        draw()
+    try:
+        record(args.runs) if args.command == "record" else draw()
+    except (OSError, ValueError, KeyError) as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
 
 import keras
+from command_line import STEPS_PER_EPOCH
 from dictionary_inference import TASK
 from run import save
-from trainer import STEPS_PER_EPOCH, compile_model
+from trainer import compile_model
 
 import keras_mnm
 

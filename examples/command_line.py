@@ -6,7 +6,16 @@ import os
 import pathlib
 import tempfile
 
-MODELS = ("mnm-p", "mnm-g", "lstm", "lstm-salu")
+MODELS = {
+    "mnm-p": "MNM-p (local writes)",
+    "mnm-g": "MNM-g (gradient writes)",
+    "lstm-salu": "LSTM+SALU",
+    "lstm": "LSTM",
+}
+"""What `--model` takes, and what people read."""
+
+STEPS_PER_EPOCH = 100
+"""Updates between two checkpoints."""
 
 
 class Parser(argparse.ArgumentParser):

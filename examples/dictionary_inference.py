@@ -27,7 +27,7 @@ class Dictionary(experiment.TokenTask):
         from keras_mnm.tasks import dictionary
 
         input_shape, output_shape = model.input_shape, model.output_shape
-        if len(input_shape) == 2 and len(output_shape) == 3 and input_shape[1]:
+        if experiment.is_token_model(model):
             length = output_shape[1]
             support_size = (input_shape[1] - 2 * length - 2) // (2 * length + 2)
             fits = dictionary.sequence_length(support_size, length) == input_shape[1]

@@ -23,7 +23,7 @@ class DoubleCopy(experiment.TokenTask):
         from keras_mnm.tasks import double_copy
 
         input_shape, output_shape = model.input_shape, model.output_shape
-        if len(input_shape) == 2 and len(output_shape) == 3 and input_shape[1]:
+        if experiment.is_token_model(model):
             length = (input_shape[1] - 1) // 3
             answers = (None, double_copy.COPIES * length, len(double_copy.VOCABULARY))
             if double_copy.sequence_length(length) == input_shape[1] and output_shape == answers:

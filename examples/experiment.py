@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 
+import command_line
 from command_line import check_installed, check_writable, training_parser, use_backend
 
 EXAMPLES = {
@@ -99,6 +100,14 @@ class TokenTask(Task):
         }
 
 
+def is_token_model(model):
+    """Whether a model maps tokens `[B, T]` to logits `[B, l, n]`, with all sizes known."""
+    shapes = model.input_shape, model.output_shape
+    return [len(shape) for shape in shapes] == [2, 3] and all(
+        isinstance(size, int) for shape in shapes for size in shape[1:]
+    )
+
+
 def recurrent_layer(name):
     """The paper's sizes (Table 2): 100 controller and memory units, three memory layers."""
     import keras
@@ -145,6 +154,10 @@ def train(task, args, parser):
         "start_from": args.start_from,
     }
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
+    if args.start_from and pathlib.Path(args.start_from).resolve().parent == folder.resolve():
+        raise ValueError(
+            f"{folder} holds the model of --start-from; choose another folder with --output."
+        )
     check_writable(parser, folder)
     check_installed(parser, "matplotlib", "viz")
 
@@ -241,14 +254,14 @@ def account_of(run):
         account = {name: metrics[name] for name in names}
     else:  # ended before its time
         settings = json.loads((run / "settings.json").read_text())
-        epochs = len(history["seconds"])
-        account = {"settings": settings, "updates": epochs * min(100, settings["steps"])}
+        epochs = len(history["history"]["loss"])
+        steps_per_epoch = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+        account = {"settings": settings, "updates": epochs * steps_per_epoch}
     account["seconds"] = history["seconds"]
     account["history"] = {
-        name: [float(f"{value:.4g}") for value in values]
-        for name, values in history["history"].items()
+        name: [round(value, 6) for value in values] for name, values in history["history"].items()
     }
     before = pathlib.Path(account["settings"].get("start_from") or "")
-    if before.suffix == ".keras":
+    if before.suffix == ".keras" and (before.parent / "history.json").exists():
         account["started_from"] = account_of(before.parent)
     return account

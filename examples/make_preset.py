@@ -6,7 +6,7 @@ python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionar
 import json
 import pathlib
 
-from command_line import Parser, non_negative_int, positive_int, use_backend
+from command_line import MODELS, Parser, non_negative_int, positive_int, use_backend
 
 
 def main(arguments=None):
@@ -35,13 +35,12 @@ def main(arguments=None):
         task.settings_of(model)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
-    figures = experiment.measure(task, model, args.episodes, args.seed)
-    kind = {"mnm-p": "MNM-p (local writes)", "mnm-g": "MNM-g (gradient writes)"}
     settings = training["settings"]
     instance = ", ".join(
         f"{name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)
     )
-    description = f"{kind[settings['model']]} on {task.title}, {instance}."
+    description = f"{MODELS[settings['model']]} on {task.title}, {instance}."
+    figures = experiment.measure(task, model, args.episodes, args.seed)
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)

@@ -29,10 +29,11 @@ class PrioritySort(experiment.Task):
         from keras_mnm.tasks import priority_sort
 
         input_shape, output_shape = model.input_shape, model.output_shape
-        if input_shape[2:] == (priority_sort.CHANNELS,) and input_shape[1]:
-            wanted = output_shape[1]
-            if output_shape[2:] == (priority_sort.BITS,) and 2 * wanted <= input_shape[1]:
-                return {"vectors": input_shape[1] - wanted, "sorted_vectors": wanted}
+        sizes = (priority_sort.CHANNELS,), (priority_sort.BITS,)
+        if (input_shape[2:], output_shape[2:]) == sizes and input_shape[1]:
+            steps, wanted = input_shape[1], output_shape[1]
+            if 2 * wanted <= steps:
+                return {"vectors": steps - wanted, "sorted_vectors": wanted}
         raise ValueError(
             f"the model maps {input_shape} to {output_shape}; expected one of priority sort, "
             f"(batch, n+m, {priority_sort.CHANNELS}) to (batch, m, {priority_sort.BITS}) logits"
@@ -54,7 +55,8 @@ class PrioritySort(experiment.Task):
         import keras_mnm
         from keras_mnm.tasks.priority_sort import BITS, CHANNELS
 
-        steps, wanted = sum(settings.values()), settings["sorted_vectors"]
+        wanted = settings["sorted_vectors"]
+        steps = settings["vectors"] + wanted
         return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS)
 
     def loss_and_metrics(self):
@@ -78,7 +80,7 @@ class PrioritySort(experiment.Task):
         bits = targets[0].size
         for target, answer in zip(targets, outputs, strict=True):
             wrong = int(((answer > 0) != (target > 0)).sum())
-            print(f"  {wrong} of {bits} bits are wrong; the first three vectors:")
+            print(f"  {wrong} of {bits} bits are wrong; the first vectors:")
             for wanted, found in zip(target[:3], answer[:3], strict=True):
                 print(f"    {_digits(wanted)} wanted, {_digits(found)} found")
 

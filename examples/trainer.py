@@ -7,13 +7,14 @@ import shlex
 import sys
 import time
 
+import command_line
 import keras
 
 import keras_mnm
 from keras_mnm.files import load_model, replacing, versions
 from keras_mnm.visualize import learning_curve
 
-STEPS_PER_EPOCH, SOLVED_EPOCHS = 100, 4
+SOLVED_EPOCHS = 4
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
 
 
@@ -41,7 +42,7 @@ class Run:
     @property
     def steps_per_epoch(self):
         """Updates an epoch."""
-        return min(STEPS_PER_EPOCH, self.settings["steps"])
+        return min(command_line.STEPS_PER_EPOCH, self.settings["steps"])
 
     @property
     def updates(self):
@@ -75,7 +76,7 @@ class Run:
         if finished:
             raise ValueError(
                 f"the run in {self.folder} is finished; to train on, begin a new one with "
-                f"--start-from {self.folder / 'model.keras'}."
+                f"--start-from {self.folder / 'model.keras'} and another --output."
             )
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.

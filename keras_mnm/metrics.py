@@ -56,5 +56,6 @@ class WrongBits(keras.metrics.MeanMetricWrapper):
 
 
 def _wrong_bits(targets, logits):
-    wrong = ops.not_equal(ops.cast(targets, "bool"), logits > 0)
+    targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
+    wrong = ops.not_equal(targets > 0, logits > 0)
     return ops.sum(ops.cast(wrong, keras.backend.floatx()), axis=(1, 2))

@@ -33,8 +33,10 @@ def learning_curve(history, path, title, steps_per_epoch=1):
             axis.legend()
     axes[0].set_ylabel("loss")
     axes[0].set_yscale("log")
-    accuracies = all("accuracy" in name for name in metrics)
-    axes[1].set_ylabel("accuracy" if accuracies else "fresh episodes")
-    axes[1].set_ylim(*((-0.02, 1.02) if accuracies else (0, None)))
+    if all("accuracy" in name for name in metrics):
+        axes[1].set_ylabel("accuracy")
+        axes[1].set_ylim(-0.02, 1.02)
+    elif len(metrics) == 1:
+        axes[1].set_ylabel(metrics[0].replace("_", " "))
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)

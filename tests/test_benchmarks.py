@@ -41,8 +41,66 @@ def test_stored_learning_curves(path):
     assert lengths == {len(account["seconds"])}
 
 
-def test_a_solved_run_keeps_its_last_value():
-    assert learning_curves.extended([0.5, 1.0], 4).tolist() == [0.5, 1.0, 1.0, 1.0]
+def an_account(seed, accuracy, **settings):
+    settings = {"task": "dictionary", "support_size": 4, "length": 1, "model": "lstm"} | settings
+    return {
+        "settings": {**settings, "seed": seed, "start_from": None},
+        "updates": 100 * len(accuracy),
+        "seconds": [2.0 * (i + 1) for i in range(len(accuracy))],
+        "history": {"accuracy": accuracy},
+    }
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Writes accounts where `learning_curves` looks for them."""
+    monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
+
+    def store(*accounts):
+        for account in accounts:
+            settings = account["settings"]
+            name = f"{learning_curves.name_of(settings)}-seed{settings['seed']}.json"
+            (tmp_path / name).write_text(json.dumps(account))
+
+    return store
+
+
+def test_a_solved_run_keeps_its_last_value(stored):
+    stored(an_account(0, [0.5, 1.0]), an_account(1, [0.2, 0.4, 0.6, 0.8]))
+    updates, seconds, values = learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
+    assert updates.tolist() == [100, 200, 300, 400]
+    assert seconds.tolist() == [2.0, 4.0, 6.0, 8.0]
+    assert values.tolist() == [[0.5, 1.0, 1.0, 1.0], [0.2, 0.4, 0.6, 0.8]]
+    assert "| dictionary-4x1 | LSTM | 2 | 0.900 ± 0.100 | 400 | 200, - |" in learning_curves.table()
+    assert learning_curves.curves("dictionary-4x1", "mnm-p", "accuracy") is None
+
+
+def test_runs_of_different_settings_are_not_averaged(stored):
+    stored(an_account(0, [0.5]), an_account(1, [0.5], steps=7))
+    with pytest.raises(ValueError, match="differ in more than seeds"):
+        learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
+
+
+def test_kernels_are_told_apart():
+    text = """
+  %z = f32[32,3,100]{2,1,0} parameter(0)
+  %m = f32[32,100,100]{2,1,0} parameter(1)
+  %k = f32[32,20,100]{2,1,0} parameter(2)
+  %w = f32[100,400]{1,0} parameter(3)
+  %x = f32[32,100]{1,0} parameter(4)
+  %one = f32[32,3,100]{2,1,0} dot(%z, %m), lhs_contracting_dims={2}
+  %two = f32[32,3,20]{2,1,0} dot(%z, %k), lhs_contracting_dims={2}
+  %three = f32[32,100,100]{2,1,0} dot(%k, %k), lhs_contracting_dims={1}
+  %four = f32[32,400]{1,0} dot(%x, %w), lhs_contracting_dims={1}
+  %five = f32[32,100,100]{2,1,0} fusion(%m), kind=kLoop
+  ROOT %six = f32[32,100]{1,0} fusion(%x), kind=kLoop
+"""
+    shape = importlib.import_module("implementations").Shape()
+    kinds = importlib.import_module("time_profile").kinds_of_kernels(text, shape)
+    words = ("with the memory", "low-rank", "outer", "dense", "memories copied", "element-wise")
+    for name, word in zip(("one", "two", "three", "four", "five", "six"), words):
+        assert word in kinds[name]
+    assert len(kinds) == 6
 
 
 def test_median_and_ratios():

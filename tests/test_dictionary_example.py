@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import command_line
 import dictionary_inference
 import pytest
 
@@ -67,7 +68,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     import numpy as np
     import trainer
 
-    monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr(command_line, "STEPS_PER_EPOCH", 2)
     arguments = ["--steps", "8", "--batch-size", "4", "--episodes", "4"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     dictionary_inference.main([*arguments, "--output", str(whole)])
@@ -131,6 +132,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--output", "{run}", "--resume", "--seed", "1"], "seed (there 0, here 1)"),
         (["--output", "{run}", "--resume"], "is finished; to train on, begin a new one"),
+        (["--output", "{run}", "--start-from", "{run}/model.keras"], "choose another folder"),
         (["--output", "{damaged}", "--resume"], "checkpoint.keras could not be loaded"),
         (
             ["--start-from", "dictionary-4x1-mnm-p", "--model", "mnm-g"],

@@ -4,9 +4,14 @@ import json
 
 import double_copy
 import experiment
+import keras
+import learning_curves
+import make_preset
 import numpy as np
 import priority_sort
 import pytest
+
+import keras_mnm
 
 TINY = ["--steps", "4", "--batch-size", "4", "--episodes", "20"]
 RUNS = [
@@ -59,3 +64,64 @@ def test_figures_count_mistakes():
     figures = priority_sort.TASK.figures(logits, bits)
     assert figures == {"wrong_bits": 2.0, "bit_accuracy": 1.0 - 4 / 48}
     assert not priority_sort.TASK.solved({"wrong_bits": 2.0})
+    assert priority_sort.TASK.solved({"wrong_bits": 0.0})
+
+
+def test_wrong_bits_is_a_mean_over_samples():
+    metric = keras_mnm.WrongBits()
+    targets, logits = np.ones((2, 3, 8)), np.full((2, 3, 8), 0.5)
+    logits[0, 0, :4] = -0.5
+    metric.update_state(targets, logits)
+    assert float(metric.result()) == 2.0
+    metric.reset_state()
+    metric.update_state(targets, logits, sample_weight=np.array([1.0, 0.0]))
+    assert float(metric.result()) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "answer_length", "message"),
+    [
+        (keras.layers.LSTM(4), 2, "return_sequences=True"),
+        (keras.layers.LSTM(4, return_sequences=True, return_state=True), 2, "not return_state"),
+        (keras.layers.Dense(4), 2, "a recurrent layer"),
+        (keras.layers.LSTM(4, return_sequences=True), 0, "`answer_length`.*0"),
+        (keras.layers.LSTM(4, return_sequences=True), 6, "at most the number of steps, 5"),
+    ],
+)
+def test_task_models_check_their_arguments(recurrent, answer_length, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mnm.vector_model(recurrent, 3, 5, answer_length, 2)
+    with pytest.raises(ValueError, match=message):
+        keras_mnm.token_model(recurrent, 7, 5, answer_length)
+
+
+@pytest.fixture(scope="module")
+def lstm_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    double_copy.main([*TINY, "--length", "3", "--model", "lstm", "--output", str(folder)])
+    return folder
+
+
+def test_a_run_becomes_a_preset(lstm_run, tmp_path, capsys):
+    preset, results = tmp_path / "copy", tmp_path / "results"
+    make_preset.main([str(lstm_run), str(preset), "--episodes", "9", "--results", str(results)])
+    card = keras_mnm.list_presets(tmp_path)["copy"]
+    assert card["description"] == "LSTM on double copy, length 3."
+    assert card["metrics"]["episodes"] == 9
+    account = json.loads((results / "copy.json").read_text())
+    assert account["evaluation"] == card["metrics"]
+    assert keras_mnm.from_preset("copy", source=tmp_path).output_shape == (None, 6, 12)
+
+
+def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
+    learning_curves.record([lstm_run])
+    assert [path.name for path in tmp_path.iterdir()] == ["double-copy-3-lstm-seed0.json"]
+    with pytest.raises(ValueError, match="no finished run"):
+        learning_curves.record([tmp_path])
+
+    later = ["--start-from", str(lstm_run / "model.keras"), "--output", str(tmp_path / "later")]
+    double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])
+    assert experiment.account_of(tmp_path / "later")["started_from"]["updates"] == 4
+    with pytest.raises(ValueError, match="weights of another run"):
+        learning_curves.record([tmp_path / "later"])

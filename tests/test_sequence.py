@@ -131,6 +131,12 @@ def test_what_cannot_be_fused_runs_the_plain_loop(options):
     assert not layer._can_fuse(x)
 
 
+@pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU])
+def test_integers_are_taken_as_floats(layer):
+    layer, x = layer(4), np.arange(24).reshape(2, 4, 3)
+    compare(layer(x.astype("int32")), layer(x.astype("float32")))
+
+
 @pytest.mark.parametrize(("heads", "units"), [(1, 4), (1, 100), (3, 100), (4, 64), (1, 512)])
 def test_chunks_pad_few_steps(heads, units):
     for steps in range(1, 500):

@@ -40,7 +40,7 @@ class MemoryRNN(keras.layers.RNN):
         if not self._can_fuse(sequences):
             return super().inner_loop(sequences, initial_state, mask, training)
         state = self.cell.unpack_state(initial_state)
-        inputs = ops.transpose(sequences, (1, 0, 2))
+        inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
         present = ops.ones_like(inputs[..., :1])
         if mask is not None:
             mask = ops.reshape(mask, (-1, sequences.shape[1], 1))

@@ -1,6 +1,7 @@
 import keras
 
 from keras_mnm.models.model import Model
+from keras_mnm.validation import integer
 
 
 def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embedding_units=100):
@@ -51,10 +52,16 @@ def vector_model(recurrent, features, sequence_length, answer_length, output_uni
 
 
 def _answers(recurrent, inputs, answer_length, units):
-    if not recurrent.return_sequences:
+    if not getattr(recurrent, "return_sequences", False) or recurrent.return_state:
         raise ValueError(
-            "`recurrent` must return all its outputs: pass return_sequences=True to it. "
-            f"Received: {recurrent!r}."
+            "`recurrent` must be a recurrent layer that returns all its outputs and nothing else: "
+            f"pass return_sequences=True to it, and not return_state. Received: {recurrent!r}."
+        )
+    steps = inputs.shape[1]
+    if integer("answer_length", answer_length) > (steps or answer_length):
+        raise ValueError(
+            f"`answer_length` can be at most the number of steps, {steps}. Received: "
+            f"answer_length={answer_length}."
         )
     outputs = recurrent(inputs)[:, -answer_length:]
     return keras.layers.Dense(units, name="logits")(outputs)

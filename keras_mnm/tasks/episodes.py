@@ -1,3 +1,5 @@
+"""What all tasks share: batches that depend on a seed and their number alone."""
+
 import keras
 import numpy as np
 
