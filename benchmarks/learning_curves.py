@@ -22,7 +22,7 @@ from command_line import MODELS  # noqa: E402
 
 FIGURES = {
     "dictionary": (
-        "Dictionary inference (Fig. 2): translating after k examples of l letters",
+        "Dictionary inference (Fig. 2): k examples of l letters",
         {
             "dictionary-4x1": ("k = 4, l = 1", "accuracy"),
             "dictionary-8x4": ("k = 8, l = 4", "accuracy"),
@@ -110,7 +110,7 @@ def draw():
         }
         if not panels:
             continue
-        figure = pyplot.figure(figsize=(1 + 3.6 * len(panels), 6.2), layout="constrained")
+        figure = pyplot.figure(figsize=(1 + 4.2 * len(panels), 6.2), layout="constrained")
         figure.suptitle(title)
         axes = figure.subplots(2, len(panels), squeeze=False)
         for column, (instance, (subtitle, metric)) in enumerate(panels.items()):
@@ -123,7 +123,7 @@ def draw():
                 mean, spread = values.mean(axis=0), values.std(axis=0)
                 seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
                 for axis, x in ((axes[0, column], updates), (axes[1, column], seconds / 60)):
-                    axis.plot(x, mean, color=colors[model], label=f"{label} ({seeds})")
+                    axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
