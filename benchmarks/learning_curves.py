@@ -54,8 +54,13 @@ def record(runs):
         if not (run / "metrics.json").exists():
             raise ValueError(f"{run} holds no finished run")
         accounts.append(experiment.account_of(run))
-        if accounts[-1]["settings"]["start_from"]:
+        settings = accounts[-1]["settings"]
+        if settings["start_from"]:
             raise ValueError(f"{run} began with the weights of another run")
+        instance = experiment.task_of(settings).instance_name(settings)
+        drawn = [name for _, panels in FIGURES.values() for name in panels]
+        if instance not in drawn:
+            raise ValueError(f"{run} is of {instance}; the figures show {', '.join(drawn)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     for account in accounts:
         path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
@@ -77,9 +82,13 @@ def curves(instance, model, metric):
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
-    kinds = {json.dumps({**run["settings"], "seed": None}, sort_keys=True) for run in runs}
-    if len(kinds) > 1:
-        raise ValueError(f"the runs of {instance}-{model} differ in more than seeds: {kinds}")
+    for name, value in runs[0]["settings"].items():
+        found = {run["settings"]["seed"]: run["settings"][name] for run in runs}
+        if name != "seed" and set(found.values()) != {value}:
+            raise ValueError(
+                f"the runs of {instance}-{model} in {RESULTS} differ in more than their seeds: "
+                f"{name} by seed is {found}; record runs of the same settings"
+            )
     epochs = max(len(run["seconds"]) for run in runs)
     values = np.stack([extended(run["history"][metric], epochs) for run in runs])
     longest = max(runs, key=lambda run: len(run["seconds"]))
@@ -168,7 +177,7 @@ def main():
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("record").add_argument("runs", nargs="+", type=pathlib.Path)
-    commands.add_parser("draw")
+    commands.add_parser("draw", help="overwrites the pictures in docs/")
     args = parser.parse_args()
     try:
         record(args.runs) if args.command == "record" else draw()

@@ -65,6 +65,8 @@ def time_cases(benchmark, args):
     groups = {}
     for group, competitors in benchmark.cases(args.quick):
         chosen = {name: make for name, make in competitors.items() if args.only in name}
+        if not chosen:
+            raise SystemExit(f"--only {args.only!r} fits none of {', '.join(competitors)}.")
         groups[group] = time_in_turn(group, chosen, args.repeats)
         groups[group]["ratios"] = ratios(groups[group]["seconds"], benchmark.RATIOS)
     return groups

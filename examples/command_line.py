@@ -25,9 +25,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the description, and shows the defaults that there are."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def training_parser(description, **defaults):
     """A parser with the options of every example that trains."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=HelpFormatter)
     train = parser.add_argument_group("training")
     train.add_argument(
         "--model",
@@ -38,7 +45,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps",
         type=positive_int,
-        help="updates at most; stops earlier when solved; counted in rounds of 100",
+        help="updates at most, in whole hundreds; stops earlier when solved; by default what the "
+        "instance needs",
     )
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
     train.add_argument(
@@ -52,9 +60,6 @@ def training_parser(description, **defaults):
         help="begin with these weights, of another instance for instance, instead of fresh ones",
     )
     train.add_argument(
-        "--seed", type=non_negative_int, default=0, help="of the weights and the episodes"
-    )
-    train.add_argument(
         "--output",
         type=pathlib.Path,
         help="folder of the results; by default one under runs/ named by the task",
@@ -62,7 +67,16 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder"
     )
-    train.add_argument(
+    parser.add_argument(
+        "--seed",
+        type=non_negative_int,
+        default=0,
+        help="of the weights and the training episodes, and of the fresh ones",
+    )
+    parser.add_argument(
+        "--episodes", type=positive_int, default=2000, help="fresh episodes to evaluate on"
+    )
+    parser.add_argument(
         "--backend",
         choices=("tensorflow", "jax", "torch"),
         default=os.environ.get("KERAS_BACKEND", "tensorflow"),
@@ -72,24 +86,29 @@ def training_parser(description, **defaults):
     evaluate.add_argument(
         "--evaluate",
         metavar="MODEL_OR_PRESET",
-        help="a .keras file or a preset's name; the last line printed is JSON",
+        help="a .keras file, the folder of a run, or a preset's name; the last line printed is "
+        "JSON; options of training and task are left aside",
     )
-    evaluate.add_argument("--episodes", type=positive_int, default=2000, help="fresh episodes")
     parser.set_defaults(**defaults)
     return parser
 
 
 def use_backend(parser, name):
     """Sets Keras's backend, and stops with a sentence where it is not installed."""
-    check_installed(parser, name, name)
+    check_installed(parser, name, None if name == "tensorflow" else name)
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keeps the progress bar readable
 
 
 def check_installed(parser, package, extra):
-    """Stops with a sentence where a package that an extra brings is missing."""
+    """Stops with a sentence where a package of the project, or of an extra of it, is missing."""
     if importlib.util.find_spec(package) is None:
-        parser.error(f'{package} is not installed; try: pip install "keras-mnm[{extra}]"')
+        words = ('".[{extra}]"', "--extra {extra} ") if extra else (".", "")
+        install, option = (word.format(extra=extra) for word in words)
+        parser.error(
+            f"{package} is not installed; in the clone run pip install {install}, or the example "
+            f"by uv run {option}python"
+        )
 
 
 def check_writable(parser, folder):

@@ -142,11 +142,14 @@ def main(task, description, arguments=None):
 def train(task, args, parser):
     instance = task.settings(args)
     name = f"{task.instance_name(instance)}-{args.model}"
+    steps = args.steps or task.steps(instance)
+    if steps > command_line.STEPS_PER_EPOCH:
+        steps += -steps % command_line.STEPS_PER_EPOCH
     settings = {
         "task": task.name,
         **instance,
         "model": args.model,
-        "steps": args.steps or task.steps(instance),
+        "steps": steps,
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
         "schedule": "cosine to 1/20",
@@ -158,7 +161,6 @@ def train(task, args, parser):
         raise ValueError(
             f"{folder} holds the model of --start-from; choose another folder with --output."
         )
-    check_writable(parser, folder)
     check_installed(parser, "matplotlib", "viz")
 
     import keras
@@ -170,6 +172,7 @@ def train(task, args, parser):
     model = task.make_model(instance, recurrent_layer(args.model))
     if args.start_from:
         take_weights(model, args.start_from)
+    check_writable(parser, folder)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     episodes = task.episodes(
         instance, batch_size=args.batch_size, steps=run.steps_per_epoch, seed=args.seed
@@ -185,7 +188,7 @@ def train(task, args, parser):
         parser.exit(130)
 
     figures = measure(task, model, args.episodes, args.seed)
-    run.finish(model, f"{task.title}, {name}", figures)
+    run.finish(model, f"{task.title}: {name}", figures)
     show(task, model, args.seed)
     print(f"Model, curve, history and metrics are in {folder}/")
     print(json.dumps(figures))
@@ -200,11 +203,14 @@ def evaluate(task, args):
 
 
 def open_model(name):
-    """A model by its file or by its preset's name."""
+    """A model by its file, by its run's folder, or by its preset's name."""
     import keras_mnm
     from keras_mnm.files import load_model
 
-    return load_model(name) if name.endswith(".keras") else keras_mnm.from_preset(name)
+    path = pathlib.Path(name)
+    if path.suffix == ".keras" or path.is_file():
+        return load_model(path)
+    return load_model(path / "model.keras") if path.is_dir() else keras_mnm.from_preset(name)
 
 
 def take_weights(model, name):

@@ -6,18 +6,23 @@ python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionar
 import json
 import pathlib
 
-from command_line import MODELS, Parser, non_negative_int, positive_int, use_backend
+from command_line import MODELS, HelpFormatter, Parser, non_negative_int, positive_int, use_backend
 
 
 def main(arguments=None):
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("run", type=pathlib.Path, help="the output folder of the run")
     parser.add_argument(
         "preset", type=pathlib.Path, help="folder to write; its name is the preset's"
     )
-    parser.add_argument("--episodes", type=positive_int, default=10_000)
+    parser.add_argument("--episodes", type=positive_int, default=10_000, help="fresh ones")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
-    parser.add_argument("--results", type=pathlib.Path, default="benchmarks/results")
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        default="benchmarks/results",
+        help="folder for the account of training and evaluation that goes with the figures",
+    )
     parser.add_argument("--note", help="anything else to know about the training")
     args = parser.parse_args(arguments)
     use_backend(parser, "tensorflow")
@@ -48,6 +53,8 @@ def main(arguments=None):
     with replacing(args.results / f"{args.preset.name}.json") as path:
         account = {**training, "evaluation": figures}
         path.write_text(json.dumps(account, indent=1) + "\n")
+    print(f"Written to {args.preset}/ and {args.results / args.preset.name}.json. Load it by")
+    print(f"keras_mnm.from_preset({args.preset.name!r}, source={str(args.preset.parent)!r})")
     print(json.dumps(figures))
 
 

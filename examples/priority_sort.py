@@ -16,14 +16,17 @@ class PrioritySort(experiment.Task):
     def add_options(self, group):
         group.add_argument("--vectors", type=positive_int, default=20, help="vectors a sequence")
         group.add_argument(
-            "--sorted-vectors", type=positive_int, default=16, help="how many of them are wanted"
+            "--sorted-vectors",
+            type=positive_int,
+            help="how many of them are wanted; by default four fifths",
         )
 
     def settings(self, args):
         from keras_mnm.tasks import priority_sort
 
-        priority_sort.check_instance(args.vectors, args.sorted_vectors)
-        return {"vectors": args.vectors, "sorted_vectors": args.sorted_vectors}
+        wanted = args.sorted_vectors or max(1, 4 * args.vectors // 5)
+        priority_sort.check_instance(args.vectors, wanted)
+        return {"vectors": args.vectors, "sorted_vectors": wanted}
 
     def settings_of(self, model):
         from keras_mnm.tasks import priority_sort

@@ -55,10 +55,11 @@ class Run:
         before, state = self._read(_SETTINGS), self._read(_HISTORY)
         finished = bool(state and state["finished"])
         if not resume:
-            if checkpoint.exists() and not finished:
+            if checkpoint.exists():
+                kind = "a finished" if finished else "an unfinished"
+                way = "" if finished else "continue it with --resume, or "
                 raise ValueError(
-                    f"{self.folder} holds an unfinished run; continue it with --resume, or choose "
-                    "another folder with --output."
+                    f"{self.folder} holds {kind} run; {way}choose another folder with --output."
                 )
             return
         if before is None or state is None or not checkpoint.exists():
@@ -91,8 +92,6 @@ class Run:
             The trained model.
         """
         if self._model is None:
-            for name in (_CHECKPOINT, _HISTORY):
-                (self.folder / name).unlink(missing_ok=True)
             self._write(_SETTINGS, self.settings)
             self._model = model
         data.epoch = self.epoch
@@ -116,7 +115,7 @@ class Run:
         """What to tell who pressed Ctrl-C."""
         if (self.folder / _CHECKPOINT).exists() and self.updates:
             words = [word for word in sys.argv if word != "--resume"]
-            command = shlex.join(["python", *words, "--resume"])
+            command = shlex.join([sys.executable, *words, "--resume"])
             return (
                 f"Interrupted. {self.updates} updates are kept in {self.folder}. "
                 f"Continue with: {command}"
@@ -145,7 +144,7 @@ class Run:
     def _read(self, name):
         try:
             return json.loads((self.folder / name).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise ValueError(

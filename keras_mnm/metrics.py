@@ -33,7 +33,9 @@ def _all_right(targets, scores):
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
 class WrongBits(keras.metrics.MeanMetricWrapper):
-    """Number of wrong bits in a sample's answer, for binary targets and logits `[B, m, bits]`.
+    """Number of wrong bits in a sample's answer, `[B, m, bits]`: binary targets, and logits.
+
+    Logits, not probabilities: what is above 0 counts as a 1.
 
     Args:
         name: Defaults to `"wrong_bits"`.
@@ -57,5 +59,10 @@ class WrongBits(keras.metrics.MeanMetricWrapper):
 
 def _wrong_bits(targets, logits):
     targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
+    if targets.shape[1:] != logits.shape[1:] or len(logits.shape) != 3:
+        raise ValueError(
+            "WrongBits compares targets and logits of the same shape [B, m, bits]. Received "
+            f"targets of shape {tuple(targets.shape)} and logits of shape {tuple(logits.shape)}."
+        )
     wrong = ops.not_equal(targets > 0, logits > 0)
     return ops.sum(ops.cast(wrong, keras.backend.floatx()), axis=(1, 2))

@@ -24,15 +24,19 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     figure.suptitle(title)
+    marker = "o" if len(updates) < 5 else None  # a single point has no line
     for axis, names in zip(axes, (losses, metrics), strict=True):
         for name in names:
-            axis.plot(updates, history[name], label=name.replace("_", " "))
+            axis.plot(updates, history[name], marker=marker, label=name.replace("_", " "))
+        axis.set_xlim(0, updates[-1] + steps_per_epoch)
         axis.set_xlabel("updates")
         axis.grid(alpha=0.3)
         if names:
             axis.legend()
     axes[0].set_ylabel("loss")
-    axes[0].set_yscale("log")
+    values = [value for name in losses for value in history[name]]
+    if min(values) > 0 and max(values) > 10 * min(values):
+        axes[0].set_yscale("log")
     if all("accuracy" in name for name in metrics):
         axes[1].set_ylabel("accuracy")
         axes[1].set_ylim(-0.02, 1.02)

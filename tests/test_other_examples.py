@@ -35,7 +35,7 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
     assert metrics["training_seconds"] > 0
     assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
-    example.main(["--evaluate", str(tmp_path / "model.keras"), "--episodes", "20"])
+    example.main(["--evaluate", str(tmp_path), "--episodes", "20"])
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again == pytest.approx(figures)
 
@@ -73,6 +73,8 @@ def test_wrong_bits_is_a_mean_over_samples():
     logits[0, 0, :4] = -0.5
     metric.update_state(targets, logits)
     assert float(metric.result()) == 2.0
+    with pytest.raises(ValueError, match=r"\(2, 3, 8\) and logits of shape \(2, 8\)"):
+        metric.update_state(targets, logits[:, 0])
     metric.reset_state()
     metric.update_state(targets, logits, sample_weight=np.array([1.0, 0.0]))
     assert float(metric.result()) == 4.0
@@ -115,6 +117,10 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, capsys):
 
 def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, monkeypatch):
     monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
+    with pytest.raises(ValueError, match="is of double-copy-3; the figures show dictionary-4x1"):
+        learning_curves.record([lstm_run])
+    panels = {"double-copy-3": ("double copy", "accuracy")}
+    monkeypatch.setattr(learning_curves, "FIGURES", {"copy": ("double copy", panels)})
     learning_curves.record([lstm_run])
     assert [path.name for path in tmp_path.iterdir()] == ["double-copy-3-lstm-seed0.json"]
     with pytest.raises(ValueError, match="no finished run"):

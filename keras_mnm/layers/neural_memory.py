@@ -55,7 +55,7 @@ class NeuralMemory(keras.layers.Layer):
     Example:
 
     >>> import keras, keras_mnm
-    >>> memory = keras_mnm.NeuralMemory(units=16, write_rule="gradient", step_size=0.5)
+    >>> memory = keras_mnm.NeuralMemory(units=16, write_rule="gradient")
     >>> key, value = keras.random.uniform((2, 1, 16)), keras.random.uniform((2, 1, 16))
     >>> states = memory.get_initial_state(batch_size=2)
     >>> before = memory.recall_error(key, value, states)

@@ -70,10 +70,14 @@ def from_preset(name, load_weights=True, source=None):
     (None, 1, 30)
     """
     if not _NAME.fullmatch(str(name)):
+        path = pathlib.Path(name)
         raise ValueError(
-            f"A preset's name has letters, digits, '.', '_' and '-'. Received: {name!r}. "
-            "For a folder of presets pass from_preset(name, source=folder)."
+            f"A preset's name has letters, digits, '.', '_' and '-'. Received: {name!r}. For a "
+            f"preset in a folder of yours pass from_preset({path.name!r}, "
+            f"source={str(path.parent)!r})."
         )
+    if source and not _is_url(source) and not pathlib.Path(source).is_dir():
+        raise ValueError(f"There is no folder {str(source)!r}; `source` must be one, or a URL.")
     folder = _locate(name, _source(source))
     card = _read_card(folder / _CARD)
     if not load_weights:
