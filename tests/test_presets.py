@@ -19,15 +19,23 @@ from keras_mnm.files import load_model, replacing
 X = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
 
 
-@pytest.fixture
-def presets(tmp_path):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
     """A folder with one preset, `small`, and its model."""
+    folder = tmp_path_factory.mktemp("presets")
     inputs = keras.Input((5, 3))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras_mnm.MNM(4)(inputs)))
     model.compile("adam", "mse")
     model.fit(X, np.zeros((2, 2)), verbose=0)
-    keras_mnm.save_to_preset(model, tmp_path / "presets" / "small", "A small one.", {"seed": 0})
-    return tmp_path / "presets", model
+    keras_mnm.save_to_preset(model, folder / "small", "A small one.", {"seed": 0})
+    return folder, model
+
+
+@pytest.fixture
+def presets(original, tmp_path):
+    """A copy of that folder, to be spoilt, and the model."""
+    folder, model = original
+    return shutil.copytree(folder, tmp_path / "presets"), model
 
 
 @pytest.fixture
