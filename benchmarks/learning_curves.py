@@ -4,7 +4,9 @@ python benchmarks/learning_curves.py record runs/dictionary-4x1-mnm-p-seed0 ...
 python benchmarks/learning_curves.py draw
 
 `record` writes how a run, finished and from scratch, was trained and fared to
-`benchmarks/results/learning_curves/`; `draw` makes the pictures in `docs/` and prints a table.
+`benchmarks/results/learning_curves/`; `draw` makes the pictures in `docs/` and prints a table. Runs
+may share their machine with other work, so that the pictures take the time of an update from
+`benchmarks/results/task_step-tensorflow.json`, where all models were timed in turn.
 """
 
 import argparse
@@ -75,7 +77,7 @@ def name_of(settings):
 
 
 def curves(instance, model, metric):
-    """Updates, seconds and values `[seeds, epochs]` of the stored runs.
+    """Updates and values `[seeds, epochs]` of the stored runs, or None where there are none.
 
     A run that stopped when solved keeps its last value to the end of the longest one.
     """
@@ -93,9 +95,7 @@ def curves(instance, model, metric):
     values = np.stack([extended(run["history"][metric], epochs) for run in runs])
     longest = max(runs, key=lambda run: len(run["seconds"]))
     an_update = longest["updates"] / len(longest["seconds"])
-    an_epoch = np.mean([run["seconds"][-1] / len(run["seconds"]) for run in runs])
-    count = np.arange(1, epochs + 1)
-    return an_update * count, an_epoch * count, values
+    return an_update * np.arange(1, epochs + 1), values
 
 
 def extended(values, length):
@@ -110,6 +110,7 @@ def draw():
 
     from keras_mnm.files import replacing
 
+    step_seconds = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())
     colors = dict(zip(MODELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
     for name, (title, panels) in FIGURES.items():
         panels = {
@@ -128,15 +129,18 @@ def draw():
                 found = curves(instance, model, metric)
                 if not found:
                     continue
-                updates, seconds, values = found
+                updates, values = found
+                minutes = updates * step_seconds["results"][instance]["seconds"][model] / 60
                 mean, spread = values.mean(axis=0), values.std(axis=0)
                 seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
-                for axis, x in ((axes[0, column], updates), (axes[1, column], seconds / 60)):
+                for axis, x in ((axes[0, column], updates), (axes[1, column], minutes)):
                     axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
-            for axis, label in zip(axes[:, column], ("updates", "minutes (TensorFlow, CPU)")):
+            for axis, label in zip(
+                axes[:, column], ("updates", "minutes of training, two CPU cores")
+            ):
                 axis.set_xlabel(label)
                 axis.set_ylabel(LABELS[metric])
                 axis.grid(alpha=0.3)
@@ -160,7 +164,7 @@ def table():
                 found = curves(instance, model, metric)
                 if not found:
                     continue
-                updates, _, values = found
+                updates, values = found
                 good = values >= SMALL[metric] if metric == "accuracy" else values <= SMALL[metric]
                 first = [int(updates[row.argmax()]) if row.any() else "-" for row in good]
                 last = f"{values[:, -1].mean():.3f} ± {values[:, -1].std():.3f}"

@@ -20,6 +20,7 @@ PAUSE = 0.3
 BENCHMARKS = (
     "train_step",
     "babi_shape",
+    "task_step",
     "training_memory",
     "sequence_length",
     "streaming",
