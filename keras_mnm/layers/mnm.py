@@ -124,13 +124,15 @@ class MNM(MemoryRNN, cell_class=MNMCell):
     def _fused_loop(self, inputs, present, state):
         cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
         features = inputs.shape[-1]
-        from_inputs, from_readout = controller.kernel[:features], controller.kernel[features:]
+        input_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
         hidden, readouts, error, (h, c, readout, *matrices) = sequence.run(
             inputs,
             present,
             [*state.controller, state.readout, *memory.matrices(state.memory)],
             sequence.Weights(
-                ops.concatenate([from_inputs, controller.recurrent_kernel, from_readout], axis=0),
+                ops.concatenate(
+                    [input_kernel, controller.recurrent_kernel, readout_kernel], axis=0
+                ),
                 ops.convert_to_tensor(controller.bias),
                 *_tensors(cell.interaction),
                 *_tensors(cell.rate),

@@ -168,13 +168,13 @@ class _Sequence:
         unwritten = ops.zeros((batch, self.length * heads, units), matrices[0].dtype)
         features = inputs.shape[-1]
         from_inputs = _dense(inputs, weights.gates[:features]) + weights.gates_bias
-        recurrent = weights.gates[features:]
+        recurrent_kernel = weights.gates[features:]
 
         def step(carry, inputs):
             state, error, factors = carry
             from_x, m, index = inputs
             memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
-            gates = from_x + ops.concatenate([state.h, state.readout], axis=-1) @ recurrent
+            gates = from_x + ops.concatenate([state.h, state.readout], axis=-1) @ recurrent_kernel
             h, c, _ = _lstm(gates, state.c)
             vectors, rates = self._interact(h, weights)
             read_keys, write_keys, values = (
@@ -200,8 +200,8 @@ class _Sequence:
             return (state, error + m[:, 0] * miss, factors), record
 
         carry = (state, error, [[unwritten] * self.depth] * 2)
-        inputs = (from_inputs, mask, ops.arange(self.length, dtype="int32"))
-        (state, error, factors), records = backend.scan(step, carry, inputs, self.length)
+        steps = (from_inputs, mask, ops.arange(self.length, dtype="int32"))
+        (state, error, factors), records = backend.scan(step, carry, steps, self.length)
         memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
         return state, error, memory, records
 
@@ -234,9 +234,9 @@ class _Sequence:
         inputs, mask, weights, chunks = residuals
         d_hidden, d_readouts, d_error, *d_final = cotangents
 
-        def chunk(carry, inputs):
+        def chunk(carry, parts):
             d_state, d_matrices, sums = carry
-            inputs, mask, d_hidden, d_readouts, kept = inputs
+            inputs, mask, d_hidden, d_readouts, kept = parts
             replay = self._replay(inputs, mask, kept, weights)
             d_state, d_matrices, d_inputs, d_weights = self._chunk_backward(
                 replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
@@ -318,7 +318,8 @@ class _Sequence:
             transpose, (weights.gates, weights.interaction, weights.rate, *weights.feedback[:1])
         )
         hidden_units, units = d_state.h.shape[-1], d_state.readout.shape[-1]
-        from_state = gates_kernel[:, -(hidden_units + units) :]
+        features = weights.gates.shape[0] - hidden_units - units
+        to_inputs, to_state = gates_kernel[:, :features], gates_kernel[:, features:]
 
         def step(carry, inputs):
             d_state, buffers = carry
@@ -349,7 +350,7 @@ class _Sequence:
             d_projection = ops.reshape(d_vectors, (-1, interaction.shape[0]))
             d_new = m * dh + d_projection @ interaction
             d_gates, d_c = _lstm_backward(d_new, m * dc, c, gates)
-            d_fed = d_gates @ from_state
+            d_fed = d_gates @ to_state
             d_state = Controller(
                 (1.0 - m) * dh + d_fed[:, :hidden_units],
                 (1.0 - m) * dc + d_c,
@@ -387,7 +388,7 @@ class _Sequence:
                 _outer(replay.steps.values, d_expected),
                 ops.sum(d_expected, axis=(0, 1, 2)),
             ]
-        d_inputs = _dense(d_gates, gates_kernel[:, : -(hidden_units + units)])
+        d_inputs = _dense(d_gates, to_inputs)
         return d_state, d_matrices, d_inputs, d_weights
 
     def _d_rates(self, mask, d_scales, rates):
