@@ -188,7 +188,7 @@ def train(task, args, parser):
         parser.exit(130)
 
     figures = measure(task, model, args.episodes, args.seed)
-    run.finish(model, f"{task.title}: {name}", figures)
+    run.finish(model, f"{name}, seed {args.seed}", figures)
     show(task, model, args.seed)
     print(f"Model, curve, history and metrics are in {folder}/")
     print(json.dumps(figures))
