@@ -17,10 +17,9 @@ BATCH, DRIFT_STEPS, DRIFT_UNITS = 3, 10_000, 32
 
 
 def measure(quick):
-    import keras
-
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
-    import conftest  # noqa: F401, lifts Keras's rounding of float64 on JAX and torch
+    import conftest  # noqa: F401, lets JAX and torch have float64; before JAX is imported
+    import keras
 
     few = quick or keras.backend.backend() == "jax"
     lengths = (1, 7) if quick else LENGTHS
