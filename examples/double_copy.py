@@ -2,7 +2,7 @@
 
 python examples/double_copy.py
 python examples/double_copy.py --model lstm-salu --length 20
-python examples/double_copy.py --evaluate double-copy-mnm-p --episodes 2000
+python examples/double_copy.py --evaluate runs/double-copy-mnm-p-seed0 --episodes 2000
 """
 
 import experiment

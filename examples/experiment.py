@@ -157,10 +157,6 @@ def train(task, args, parser):
         "start_from": args.start_from,
     }
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
-    if args.start_from and pathlib.Path(args.start_from).resolve().parent == folder.resolve():
-        raise ValueError(
-            f"{folder} holds the model of --start-from; choose another folder with --output."
-        )
     check_installed(parser, "matplotlib", "viz")
 
     import keras
@@ -262,12 +258,14 @@ def account_of(run):
         settings = json.loads((run / "settings.json").read_text())
         epochs = len(history["history"]["loss"])
         steps_per_epoch = min(command_line.STEPS_PER_EPOCH, settings["steps"])
-        account = {"settings": settings, "updates": epochs * steps_per_epoch}
+        account = {"settings": settings, "updates": epochs * steps_per_epoch, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {
         name: [round(value, 6) for value in values] for name, values in history["history"].items()
     }
-    before = pathlib.Path(account["settings"].get("start_from") or "")
-    if before.suffix == ".keras" and (before.parent / "history.json").exists():
-        account["started_from"] = account_of(before.parent)
+    start = account["settings"].get("start_from")
+    before = pathlib.Path(start or "")
+    before = before if before.is_dir() else before.parent
+    if start and (before / "history.json").exists():
+        account["started_from"] = account_of(before)
     return account

@@ -2,7 +2,7 @@
 
 python examples/priority_sort.py
 python examples/priority_sort.py --model lstm-salu
-python examples/priority_sort.py --evaluate priority-sort-mnm-p --episodes 2000
+python examples/priority_sort.py --evaluate runs/priority-sort-mnm-p-seed0 --episodes 2000
 """
 
 import experiment

@@ -134,10 +134,8 @@ class Run:
             **figures,
             "updates": self.updates,
             "training_seconds": self.seconds[-1],
-            "command": " ".join(["python", *sys.argv]),
             "settings": self.settings,
-            "versions": versions(),
-            "machine": machine(),
+            **origin(),
         }
         self._write("metrics.json", metrics)
 
@@ -157,7 +155,7 @@ class Run:
 
     def _write_history(self, finished):
         state = {"finished": finished, "seconds": self.seconds, "history": self.history}
-        self._write(_HISTORY, state)
+        self._write(_HISTORY, {**state, "origin": origin()})
 
 
 class _Checkpoint(keras.callbacks.Callback):
@@ -196,6 +194,12 @@ def compile_model(model, learning_rate, steps, loss, metrics):
         metrics=metrics,
         jit_compile=keras.backend.backend() != "torch",
     )
+
+
+def origin():
+    """What a run was made by: to be told of it even if it ends before its time."""
+    command = " ".join(["python", *sys.argv])
+    return {"command": command, "versions": versions(), "machine": machine()}
 
 
 def machine():

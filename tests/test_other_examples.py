@@ -1,6 +1,7 @@
 """Double copy and priority sort from the command line; what they share is tested by dictionary."""
 
 import json
+import shutil
 
 import double_copy
 import experiment
@@ -52,6 +53,13 @@ def test_a_model_of_another_task_gets_one_sentence(example, capsys):
     errors = capsys.readouterr().err
     assert f"expected one of {example.TASK.title}" in errors
     assert errors.count("\n") == 1
+
+
+def test_a_run_that_ended_before_its_time_tells_what_made_it(lstm_run, tmp_path):
+    shutil.copytree(lstm_run, tmp_path / "run")
+    whole = experiment.account_of(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert experiment.account_of(tmp_path / "run") == whole
 
 
 def test_figures_count_mistakes():
