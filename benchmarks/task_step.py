@@ -5,7 +5,7 @@ import functools
 import keras
 import trainer
 from command_line import MODELS
-from experiment import recurrent_layer, task_of
+from experiment import task_of
 
 INSTANCES = (
     {"task": "dictionary", "support_size": 4, "length": 1},
@@ -30,7 +30,7 @@ def cases(quick):
 
 def make(task, settings, model):
     keras.utils.set_random_seed(0)
-    model = task.make_model(settings, recurrent_layer(model))
+    model = task.make_model(settings, task.recurrent_layer(model))
     trainer.compile_model(model, 1e-3, 1000, *task.loss_and_metrics())
     batch = task.episodes(settings)[0]
     return lambda: model.train_on_batch(*batch)

@@ -55,6 +55,12 @@ def training_parser(description, **defaults):
         help="of Adam at the start; falls to a twentieth on a cosine",
     )
     train.add_argument(
+        "--meta-loss-weight",
+        type=positive_float,
+        default=1.0,
+        help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g",
+    )
+    train.add_argument(
         "--start-from",
         metavar="MODEL_OR_PRESET",
         help="begin with these weights, of another instance for instance, instead of fresh ones",
@@ -63,6 +69,11 @@ def training_parser(description, **defaults):
         "--output",
         type=pathlib.Path,
         help="folder of the results; by default one under runs/ named by the task",
+    )
+    train.add_argument(
+        "--minutes",
+        type=positive_float,
+        help="stop after that time, at the next checkpoint, to be continued with --resume",
     )
     train.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder"
@@ -74,20 +85,16 @@ def training_parser(description, **defaults):
         help="of the weights and the training episodes, and of the fresh ones",
     )
     parser.add_argument(
-        "--episodes", type=positive_int, default=2000, help="fresh episodes to evaluate on"
-    )
-    parser.add_argument(
         "--backend",
         choices=("tensorflow", "jax", "torch"),
         default=os.environ.get("KERAS_BACKEND", "tensorflow"),
         help="of Keras",
     )
-    evaluate = parser.add_argument_group("evaluation, instead of training")
-    evaluate.add_argument(
+    parser.add_argument(
         "--evaluate",
         metavar="MODEL_OR_PRESET",
-        help="a .keras file, the folder of a run, or a preset's name; the last line printed is "
-        "JSON; options of training and task are left aside",
+        help="instead of training, evaluate a .keras file, the folder of a run, or a preset; the "
+        "last line printed is JSON; options of training and task are left aside",
     )
     parser.set_defaults(**defaults)
     return parser

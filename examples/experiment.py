@@ -3,6 +3,7 @@
 Imports nothing heavy: the command line chooses Keras's backend first.
 """
 
+import functools
 import importlib
 import json
 import pathlib
@@ -14,6 +15,7 @@ EXAMPLES = {
     "dictionary": "dictionary_inference",
     "double-copy": "double_copy",
     "priority-sort": "priority_sort",
+    "babi": "babi",
 }
 """The example of each task; its module has a `TASK`."""
 
@@ -21,10 +23,14 @@ FRESH_EPOCH = 10**9
 """An epoch of the task's stream that no training run draws from."""
 
 
+SOLVED_EPOCHS = 4
+
+
 class Task:
     """A task as an example trains it.
 
-    A subclass has the attributes and methods below; `settings` is a dict that tells the instance.
+    A subclass has the attributes and methods below; `settings` is a dict that tells the instance,
+    `args` what the command line said.
     """
 
     name = ""
@@ -33,8 +39,17 @@ class Task:
     title = ""
     """What people read."""
 
+    batch_size = 32
+    learning_rate = 3e-3
+
     def add_options(self, group):
         """Adds the options that choose an instance to an argparse group."""
+
+    def add_evaluation_options(self, group):
+        """Adds the options that choose what a model is measured on."""
+        group.add_argument(
+            "--episodes", type=command_line.positive_int, default=2000, help="fresh ones"
+        )
 
     def settings(self, args):
         """The instance that the options choose, or a ValueError where there is none."""
@@ -56,6 +71,18 @@ class Task:
         """The task's `keras_mnm.tasks.Episodes`."""
         raise NotImplementedError
 
+    def training_data(self, settings, args, steps):
+        """What to train on, `steps` batches an epoch."""
+        return self.episodes(settings, batch_size=args.batch_size, steps=steps, seed=args.seed)
+
+    def validation(self, settings, args):
+        """A `trainer.Validation`, or None where every episode is a fresh one."""
+        return None
+
+    def recurrent_layer(self, name, **options):
+        """The layer that `--model` names, in the paper's sizes; MNM with more options."""
+        return recurrent_layer(name, units=100, **options)
+
     def make_model(self, settings, recurrent):
         """A model around a recurrent layer."""
         raise NotImplementedError
@@ -68,13 +95,50 @@ class Task:
         """Whether an epoch with these logs was without any mistake."""
         raise NotImplementedError
 
+    def is_done(self, settings, history):
+        """Whether training ends early: after some epochs in a row without any mistake."""
+        epochs = [
+            dict(zip(history, logs, strict=True)) for logs in zip(*history.values(), strict=True)
+        ]
+        last = epochs[-SOLVED_EPOCHS:]
+        return len(last) == SOLVED_EPOCHS and all(map(self.solved, last))
+
+    def model_to_evaluate(self, args):
+        """The name of a model to evaluate instead of training one, or None."""
+        return args.evaluate
+
+    def evaluate(self, model, args):
+        """Prints what a model does, and its figures as JSON."""
+        self.demonstrate(model, args)
+        print(json.dumps(self.measure(model, args)))
+
+    def measure(self, model, args):
+        """What a model is worth on fresh episodes, as a dict for JSON."""
+        inputs, targets = self.fresh_episodes(model, args.episodes, args.seed)
+        outputs = model.predict(inputs, batch_size=250, verbose=0)
+        figures = self.figures(outputs, targets)
+        return {**figures, "episodes": args.episodes, "evaluation_seed": args.seed}
+
     def figures(self, outputs, targets):
         """What a model's outputs are worth, as a dict of floats."""
         raise NotImplementedError
 
+    def write_results(self, figures, folder, title):
+        """Writes what people want to see of the figures beside `metrics.json`."""
+
+    def demonstrate(self, model, args):
+        """Prints a few episodes with the model's answers."""
+        inputs, targets = self.fresh_episodes(model, 4, args.seed)
+        self.show(inputs, targets, model.predict(inputs, verbose=0))
+
     def show(self, inputs, targets, outputs):
         """Prints some episodes with the model's answers."""
         raise NotImplementedError
+
+    def fresh_episodes(self, model, count, seed):
+        """Inputs and targets of episodes that no training run has seen."""
+        options = {"batch_size": count, "steps": 1, "seed": seed, "first_epoch": FRESH_EPOCH}
+        return self.episodes(self.settings_of(model), **options)[0]
 
 
 class TokenTask(Task):
@@ -108,29 +172,34 @@ def is_token_model(model):
     )
 
 
-def recurrent_layer(name):
-    """The paper's sizes (Table 2): 100 controller and memory units, three memory layers."""
+def recurrent_layer(name, units, num_heads=1, **options):
+    """A layer with the paper's memory (Table 2), three layers of 100 units; MNM with options."""
     import keras
 
     import keras_mnm
 
     if name == "lstm":
-        return keras.layers.LSTM(100, return_sequences=True, name="lstm")
+        return keras.layers.LSTM(units, return_sequences=True, name="lstm")
     if name == "lstm-salu":
-        return keras_mnm.SALU(100, return_sequences=True, name="salu")
+        return keras_mnm.SALU(units, 100, num_heads, return_sequences=True, name="salu")
     write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
-    return keras_mnm.MNM(100, write_rule=write_rule, return_sequences=True, name="mnm")
+    return keras_mnm.MNM(
+        units, 100, num_heads, write_rule=write_rule, return_sequences=True, name="mnm", **options
+    )
 
 
 def main(task, description, arguments=None):
     """The whole example."""
-    parser = training_parser(description, batch_size=32, learning_rate=3e-3)
+    parser = training_parser(
+        description, batch_size=task.batch_size, learning_rate=task.learning_rate
+    )
     task.add_options(parser.add_argument_group("task"))
+    task.add_evaluation_options(parser.add_argument_group("evaluation, after training or instead"))
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
     try:
-        if args.evaluate:
-            evaluate(task, args)
+        if task.model_to_evaluate(args):
+            evaluate(task, task.model_to_evaluate(args), args)
         else:
             train(task, args, parser)
     except ValueError as error:
@@ -156,46 +225,56 @@ def train(task, args, parser):
         "seed": args.seed,
         "start_from": args.start_from,
     }
+    if args.meta_loss_weight != 1.0:
+        settings["meta_loss_weight"] = args.meta_loss_weight
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_installed(parser, "matplotlib", "viz")
 
     import keras
     from trainer import Run, compile_model
 
-    run = Run(folder, settings)
+    run = Run(folder, settings, functools.partial(task.is_done, instance))
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
-    model = task.make_model(instance, recurrent_layer(args.model))
+    recurrent = task.recurrent_layer(args.model, meta_loss_weight=args.meta_loss_weight)
+    model = task.make_model(instance, recurrent)
     if args.start_from:
         take_weights(model, args.start_from)
     check_writable(parser, folder)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
-    episodes = task.episodes(
-        instance, batch_size=args.batch_size, steps=run.steps_per_epoch, seed=args.seed
-    )
     print(
         f"Training {name} with {model.count_params():,} parameters, at most "
         f"{settings['steps']:,} updates of {args.batch_size} episodes; results in {folder}/"
     )
     try:
-        model = run.train(model, episodes, task.solved)
+        model = run.train(
+            model,
+            task.training_data(instance, args, run.steps_per_epoch),
+            task.validation(instance, args),
+            args.minutes,
+        )
     except KeyboardInterrupt:
-        print(f"\n{run.interrupted()}", flush=True)
+        print(f"\n{run.interrupted('Interrupted')}", flush=True)
         parser.exit(130)
+    if not run.is_complete():
+        print(run.interrupted(f"Stopped after {args.minutes:g} minutes"))
+        return
 
-    figures = measure(task, model, args.episodes, args.seed)
-    run.finish(model, f"{name}, seed {args.seed}", figures)
-    show(task, model, args.seed)
+    figures = task.measure(model, args)
+    title = f"{name}, seed {args.seed}"
+    run.finish(model, title, figures)
+    task.write_results(figures, folder, title)
+    task.demonstrate(model, args)
     print(f"Model, curve, history and metrics are in {folder}/")
     print(json.dumps(figures))
 
 
-def evaluate(task, args):
-    model = open_model(args.evaluate)
-    instance = ", ".join(f"{key} {value}" for key, value in task.settings_of(model).items())
-    print(f"{args.evaluate}: {task.title} ({instance})")
-    show(task, model, args.seed)
-    print(json.dumps(measure(task, model, args.episodes, args.seed)))
+def evaluate(task, name, args):
+    model = open_model(name)
+    settings = task.settings_of(model)
+    instance = ", ".join(f"{key} {value}" for key, value in settings.items())
+    print(f"{name}: {task.title}" + (f" ({instance})" if instance else ""))
+    task.evaluate(model, args)
 
 
 def open_model(name):
@@ -221,27 +300,6 @@ def take_weights(model, name):
     model.set_weights(weights)
 
 
-def measure(task, model, episodes, seed):
-    """What a model is worth on fresh episodes."""
-    inputs, targets = fresh_episodes(task, model, episodes, seed)
-    outputs = model.predict(inputs, batch_size=250, verbose=0)
-    figures = task.figures(outputs, targets)
-    return {**figures, "episodes": episodes, "evaluation_seed": seed}
-
-
-def show(task, model, seed, count=4):
-    """Prints a few episodes with the model's answers."""
-    inputs, targets = fresh_episodes(task, model, count, seed)
-    task.show(inputs, targets, model.predict(inputs, verbose=0))
-
-
-def fresh_episodes(task, model, count, seed):
-    """Inputs and targets of episodes that no training run has seen."""
-    settings = task.settings_of(model)
-    options = {"batch_size": count, "steps": 1, "seed": seed, "first_epoch": FRESH_EPOCH}
-    return task.episodes(settings, **options)[0]
-
-
 def task_of(settings):
     """The `Task` of a run with these settings."""
     return importlib.import_module(EXAMPLES[settings["task"]]).TASK
@@ -261,7 +319,8 @@ def account_of(run):
         account = {"settings": settings, "updates": epochs * steps_per_epoch, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {
-        name: [round(value, 6) for value in values] for name, values in history["history"].items()
+        name: [value if value is None else round(value, 6) for value in values]
+        for name, values in history["history"].items()
     }
     start = account["settings"].get("start_from")
     before = pathlib.Path(start or "")

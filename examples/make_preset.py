@@ -16,6 +16,8 @@ def main(arguments=None):
         "preset", type=pathlib.Path, help="folder to write; its name is the preset's"
     )
     parser.add_argument("--episodes", type=positive_int, default=10_000, help="fresh ones")
+    parser.add_argument("--data-dir", type=pathlib.Path, help="of bAbI, instead of fresh episodes")
+    parser.add_argument("--split", default="valid", help="of bAbI")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
     parser.add_argument(
         "--results",
@@ -41,11 +43,10 @@ def main(arguments=None):
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
     settings = training["settings"]
-    instance = ", ".join(
-        f"{name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)
-    )
-    description = f"{MODELS[settings['model']]} on {task.title}, {instance}."
-    figures = experiment.measure(task, model, args.episodes, args.seed)
+    args.tasks = settings.get("tasks")
+    instance = [f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)]
+    description = f"{MODELS[settings['model']]} on {task.title}{''.join(instance)}."
+    figures = task.measure(model, args)
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+import typing
 
 import command_line
 import keras
@@ -14,8 +15,23 @@ import keras_mnm
 from keras_mnm.files import load_model, replacing, versions
 from keras_mnm.visualize import learning_curve
 
-SOLVED_EPOCHS = 4
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
+_MODEL, _BEST = "model.keras", "best.keras"
+
+
+class Validation(typing.NamedTuple):
+    """What to validate on, and what for: the best model is kept, and is the run's result."""
+
+    data: keras.utils.PyDataset
+    every: int
+    """Epochs from one validation to the next."""
+    monitor: str
+    """The figure that counts, the more the better."""
+
+    def is_best(self, history):
+        """Whether the last epoch was validated, with the best figure up to then."""
+        values = history.get(f"val_{self.monitor}", [None])
+        return values[-1] is not None and all(v is None or v < values[-1] for v in values[:-1])
 
 
 class Run:
@@ -24,11 +40,13 @@ class Run:
     Args:
         folder: Where the files are.
         settings: A dict of JSON-able values; a run is resumed only under the same settings.
+        is_done: Whether to end early, by the history.
     """
 
-    def __init__(self, folder, settings):
+    def __init__(self, folder, settings, is_done):
         self.folder = folder
         self.settings = settings
+        self._is_done = is_done
         self.history = {}
         self.seconds = []
         """Training time by the end of each epoch."""
@@ -77,7 +95,7 @@ class Run:
         if finished:
             raise ValueError(
                 f"the run in {self.folder} is finished; to train on, begin a new one with "
-                f"--start-from {self.folder / 'model.keras'} and another --output."
+                f"--start-from {self.folder / _MODEL} and another --output."
             )
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.
@@ -85,46 +103,54 @@ class Run:
         self.seconds = state["seconds"][:epochs]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
 
-    def train(self, model, data, solved):
-        """Fits the model; ends early after `SOLVED_EPOCHS` epochs in a row with `solved(logs)`.
+    def train(self, model, data, validation=None, minutes=None):
+        """Fits the model.
+
+        Args:
+            model: A compiled model, to begin with; a resumed run has its own.
+            data: An `Episodes` of `steps_per_epoch` batches an epoch.
+            validation: A `Validation`. Defaults to `None`.
+            minutes: Stops after that time, at the end of an epoch. Defaults to `None`, never.
 
         Returns:
-            The trained model.
+            The trained model; with a validation, the best one.
         """
         if self._model is None:
             self._write(_SETTINGS, self.settings)
             self._model = model
-        data.epoch = self.epoch
-        if not self.is_solved(solved):
+        if not self.is_complete():
+            options = {}
+            if validation:
+                options = {"validation_data": validation.data, "validation_freq": validation.every}
             self._model.fit(
                 data,
                 epochs=-(-self.settings["steps"] // self.steps_per_epoch),
                 initial_epoch=self.epoch,
                 shuffle=False,  # batches are random already, and a resumed run repeats their order
-                callbacks=[_Checkpoint(self, solved), keras_mnm.StopOnNaN()],
+                callbacks=[_Checkpoint(self, data, validation, minutes), keras_mnm.StopOnNaN()],
+                **options,
             )
+        if self.is_complete() and (self.folder / _BEST).exists():
+            return load_model(self.folder / _BEST)
         return self._model
 
-    def is_solved(self, solved):
-        """Whether the last `SOLVED_EPOCHS` epochs were."""
-        last = range(self.epoch)[-SOLVED_EPOCHS:]
-        logs = [{name: values[i] for name, values in self.history.items()} for i in last]
-        return len(logs) == SOLVED_EPOCHS and all(map(solved, logs))
+    def is_complete(self):
+        """Whether all updates are done, or no more are needed."""
+        return self.updates >= self.settings["steps"] or self._is_done(self.history)
 
-    def interrupted(self):
-        """What to tell who pressed Ctrl-C."""
+    def interrupted(self, how):
+        """What to tell about a run that was interrupted."""
         if (self.folder / _CHECKPOINT).exists() and self.updates:
             words = [word for word in sys.argv if word != "--resume"]
             command = shlex.join([sys.executable, *words, "--resume"])
             return (
-                f"Interrupted. {self.updates} updates are kept in {self.folder}. "
-                f"Continue with: {command}"
+                f"{how}. {self.updates} updates are kept in {self.folder}. Continue with: {command}"
             )
-        return "Interrupted. Nothing was kept yet. Start again with the same command."
+        return f"{how}. Nothing was kept yet. Start again with the same command."
 
     def finish(self, model, title, figures):
         """Writes the model, the learning curve and `metrics.json`."""
-        with replacing(self.folder / "model.keras") as path:
+        with replacing(self.folder / _MODEL) as path:
             model.save(path)
         learning_curve(
             self.history, self.folder / "learning_curve.png", title, self.steps_per_epoch
@@ -161,25 +187,35 @@ class Run:
 class _Checkpoint(keras.callbacks.Callback):
     """Keeps the run's history and a whole checkpoint, optimizer included, after every epoch."""
 
-    def __init__(self, run, solved):
+    def __init__(self, run, data, validation, minutes):
         super().__init__()
         self._run = run
-        self._solved = solved
+        self._data = data
+        self._validation = validation
+        self._end = time.monotonic() + 60.0 * minutes if minutes else float("inf")
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._data.epoch = epoch
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         run = self._run
         before = run.seconds[-1] if run.seconds else 0.0
         run.seconds.append(round(before + time.monotonic() - self._start, 2))
-        for name, value in logs.items():
-            run.history.setdefault(name, []).append(float(value))
+        for name in run.history.keys() | logs:  # epochs without validation have no such figures
+            value = logs.get(name)
+            values = run.history.setdefault(name, [None] * epoch)
+            values.append(value if value is None else float(value))
+        if self._validation and self._validation.is_best(run.history):
+            self._save(_BEST)
         run._write_history(finished=False)
-        with replacing(run.folder / _CHECKPOINT) as path:
-            self.model.save(path)
-        if run.is_solved(self._solved):
+        self._save(_CHECKPOINT)
+        if run.is_complete() or time.monotonic() >= self._end:
             self.model.stop_training = True
+
+    def _save(self, name):
+        with replacing(self._run.folder / name) as path:
+            self.model.save(path)
 
 
 def compile_model(model, learning_rate, steps, loss, metrics):

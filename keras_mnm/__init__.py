@@ -22,6 +22,7 @@ from keras_mnm.models import (
     token_model,
     vector_model,
 )
+from keras_mnm.trace import MemoryTrace, memory_trace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "SALU",
     "MNMCell",
     "MNMState",
+    "MemoryTrace",
     "MetaLoss",
     "Model",
     "NeuralMemory",
@@ -41,6 +43,7 @@ __all__ = [
     "backend",
     "from_preset",
     "list_presets",
+    "memory_trace",
     "ops",
     "save_to_preset",
     "tasks",

@@ -8,15 +8,21 @@
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
 - `slice_update(inputs, start, updates)`: `keras.ops.slice_update`, differentiable everywhere.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
+- `ONE_TRACE_FOR_ALL_SHAPES`: whether Keras traces a step once, of unknown sizes, for batches that
+  differ in shape; where that is so, there are also
+- `batches_of_any_shape(data)`: a `PyDataset` as a data set for `fit`, with all sizes open, and
+- `for_each_shape(step, jit_compile)`: a model's step, traced anew for every shape.
 - `TRACED_STEP_HIDES_STATE`: whether the logs of a training step are computed without access to
   the layers' weights.
 """
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 NAME = keras.backend.backend()
 TRACED_STEP_HIDES_STATE = NAME == "jax"
+ONE_TRACE_FOR_ALL_SHAPES = NAME == "tensorflow"
 
 if NAME == "tensorflow":
     import tensorflow as tf
@@ -96,6 +102,24 @@ if NAME == "tensorflow":
         """See the module."""
         return not tf.is_tensor(x) or hasattr(x, "numpy")
 
+    def batches_of_any_shape(data):
+        """See the module."""
+
+        def batches():
+            for index in range(len(data)):
+                yield data[index]
+
+        # Left to itself, Keras takes the shape of the first two batches for that of all.
+        specs = tree.map_structure(
+            lambda x: tf.TensorSpec([None] * np.ndim(x), np.asarray(x).dtype), data[0]
+        )
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=specs)
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
+
+    def for_each_shape(step, jit_compile):
+        """See the module."""
+        return tf.function(step, jit_compile=jit_compile, autograph=False)
+
 elif NAME == "jax":
     import jax
 
@@ -122,7 +146,6 @@ elif NAME == "jax":
     def is_concrete(x):
         """See the module."""
         return not isinstance(x, jax.core.Tracer)
-
 elif NAME == "torch":
     import torch
 
@@ -159,7 +182,6 @@ elif NAME == "torch":
     def is_concrete(x):
         """See the module."""
         return not torch.is_tensor(x) or x.device.type != "meta"
-
 else:
     raise ImportError(
         f"keras_mnm runs on the Keras backends tensorflow, jax and torch; received {NAME!r}. "

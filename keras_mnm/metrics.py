@@ -3,8 +3,10 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
-class SequenceAccuracy(keras.metrics.MeanMetricWrapper):
+class SequenceAccuracy(keras.metrics.Mean):
     """Share of samples whose whole answer is right: every symbol of `[B, l]`.
+
+    Symbols below 0 are not asked; a sample in which none is asked does not count.
 
     Args:
         name: Defaults to `"sequence_accuracy"`.
@@ -14,21 +16,22 @@ class SequenceAccuracy(keras.metrics.MeanMetricWrapper):
 
     >>> import keras_mnm, numpy as np
     >>> metric = keras_mnm.SequenceAccuracy()
-    >>> metric.update_state(np.array([[0, 1], [1, 1]]), np.eye(2)[[[0, 1], [0, 1]]])
+    >>> metric.update_state(np.array([[0, 1], [-1, 1]]), np.eye(2)[[[0, 0], [0, 1]]])
     >>> float(metric.result())
     0.5
     """
 
     def __init__(self, name="sequence_accuracy", dtype=None):
-        super().__init__(_all_right, name=name, dtype=dtype)
+        super().__init__(name=name, dtype=dtype)
 
-    def get_config(self):
-        return {"name": self.name, "dtype": self.dtype}
-
-
-def _all_right(targets, scores):
-    right = ops.equal(ops.cast(targets, "int32"), ops.cast(ops.argmax(scores, axis=-1), "int32"))
-    return ops.cast(ops.all(right, axis=-1), keras.backend.floatx())
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        asked = ops.greater_equal(y_true, 0)
+        right = ops.equal(ops.cast(y_true, "int32"), ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
+        counts = ops.cast(ops.any(asked, axis=-1), self.dtype)
+        if sample_weight is not None:
+            counts = counts * ops.cast(sample_weight, self.dtype)
+        all_right = ops.all(ops.logical_or(right, ops.logical_not(asked)), axis=-1)
+        return super().update_state(all_right, counts)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")

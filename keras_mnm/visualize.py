@@ -1,15 +1,19 @@
-"""Pictures of training (needs matplotlib: `pip install "keras-mnm[viz]"`)."""
+"""Pictures of training and of the memory (needs matplotlib: `pip install "keras-mnm[viz]"`)."""
 
 import pathlib
 
+import numpy as np
+
 from keras_mnm.files import replacing
+from keras_mnm.trace import memory_trace
 
 
 def learning_curve(history, path, title, steps_per_epoch=1):
     """Draws losses, and beside them the other metrics, against updates into a PNG file.
 
     Args:
-        history: A dict from names to one number an epoch, as `model.fit(...).history`.
+        history: A dict from names to one number an epoch, as `model.fit(...).history`; `val_...`
+            may have None in epochs without validation.
         path: The PNG file.
         title: Heading of the picture.
         steps_per_epoch: Updates an epoch. Defaults to `1`.
@@ -27,7 +31,12 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     marker = "o" if len(updates) < 5 else None  # a single point has no line
     for axis, names in zip(axes, (losses, metrics), strict=True):
         for name in names:
-            axis.plot(updates, history[name], marker=marker, label=name.replace("_", " "))
+            (line,) = axis.plot(updates, history[name], marker=marker, label=name.replace("_", " "))
+            looks = zip(updates, history.get(f"val_{name}", ()), strict=False)
+            looks = [(update, value) for update, value in looks if value is not None]
+            if looks:
+                label = f"{line.get_label()}, validation"
+                axis.plot(*zip(*looks, strict=True), "o--", color=line.get_color(), label=label)
         axis.set_xlim(0, updates[-1] + steps_per_epoch)
         axis.set_xlabel("updates")
         axis.grid(alpha=0.3)
@@ -44,3 +53,65 @@ def learning_curve(history, path, title, steps_per_epoch=1):
         axes[1].set_ylabel(metrics[0].replace("_", " "))
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def memory_maps(model, inputs, labels, path, title, queries=None, layer=None):
+    """Draws how like each other the memory operations of different steps are (Fig. 5), as a PNG.
+
+    Three maps, one below the other, of cosine similarities with the steps up to each: what is read
+    against what was written before (a bright cell: this step recalls that one's content), what is
+    written against what was written, and the keys of these writes. Heads are averaged for values
+    and taken together for keys.
+
+    Args:
+        model: A model with an `MNM` layer.
+        inputs: Inputs of the model for one sequence, `[1, T, ...]`.
+        labels: `T` words, what the steps are called.
+        path: The PNG file.
+        title: Heading of the picture.
+        queries: The steps to draw as rows, a slice. Defaults to `None`, all.
+        layer: The `MNM` layer or its name, see `keras_mnm.memory_trace`.
+    """
+    from matplotlib.figure import Figure
+
+    trace = memory_trace(model, inputs, layer)
+    steps = trace.values.shape[1]
+    if trace.values.shape[0] != 1 or len(labels) != steps:
+        raise ValueError(
+            "memory_maps draws one sequence with a label for each step. Received "
+            f"{trace.values.shape[0]} sequences of {steps} steps and {len(labels)} labels."
+        )
+    read, written = trace.readouts[0].mean(axis=1), trace.values[0].mean(axis=1)
+    keys = trace.write_keys[0].reshape(steps, -1)
+    maps = {
+        "read $v^r$ at $t_2$, written $v^w$ at $t_1$": _cosine(read, written),
+        "written $v^w$ at $t_2$ and $t_1$": _cosine(written, written),
+        "write keys $k^w$ at $t_2$ and $t_1$": _cosine(keys, keys),
+    }
+    rows = range(steps)[queries or slice(None)]
+    size = 2.0 + 0.2 * steps, 1.5 + len(maps) * (0.7 + 0.2 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    for axis, (name, values) in zip(
+        figure.subplots(len(maps), sharex=True), maps.items(), strict=True
+    ):
+        past = np.arange(steps) <= np.array(rows)[:, None]
+        image = axis.imshow(
+            np.where(past, values[rows], np.nan), cmap="viridis", vmin=-1, vmax=1, aspect="auto"
+        )
+        axis.set_yticks(range(len(rows)), [labels[row] for row in rows], fontsize=8)
+        axis.set_ylabel("$t_2$")
+        axis.set_title(name, fontsize=10)
+        figure.colorbar(image, ax=axis, label="cosine")
+    axis.set_xticks(range(steps), labels, rotation=90, fontsize=8)
+    axis.set_xlabel("$t_1$")
+    with replacing(pathlib.Path(path)) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _cosine(rows, columns):
+    """Cosine similarities `[T, T]` of the rows of two `[T, n]`."""
+    rows, columns = (
+        x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (rows, columns)
+    )
+    return rows @ columns.T

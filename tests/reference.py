@@ -100,7 +100,7 @@ def lstm_step(p, x, h, c):
     return o * np.tanh(c), c
 
 
-def run(p, sequence, mask=None, *, heads, rule, recall_delay=0, recall_decay=1.0):
+def run(p, sequence, mask=None, *, heads, rule, recall_delay=0, recall_decay=1.0, trace=None):
     """A sequence through the model, one sample.
 
     Returns:
@@ -135,10 +135,13 @@ def run(p, sequence, mask=None, *, heads, rule, recall_delay=0, recall_decay=1.0
             matrices = local_write(matrices, write_keys, expected, rates, step_size)
         else:
             matrices = gradient_write(matrices, write_keys, values, rates, step_size)
-        readout = read(matrices, read_keys).mean(axis=0)
+        recalled = read(matrices, read_keys)
+        readout = recalled.mean(axis=0)
         output = np.concatenate([h, readout]) @ p["output_kernel"] + p["output_bias"]
         outputs.append(output)
         pairs.append((write_keys, values))
+        if trace is not None:
+            trace.append((read_keys, write_keys, values, recalled, rates))
         for tau in range(min(recall_delay, len(pairs) - 1) + 1):
             keys, targets = pairs[-1 - tau]
             total += recall_decay**tau * recall_error(matrices, keys, targets)

@@ -7,10 +7,14 @@ from keras_mnm.layers.meta_loss import RunningMetaLoss
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
 class Model(keras.Model):
-    """A `keras.Model` that shows `meta_loss` in `fit` and `evaluate` on JAX, too.
+    """A `keras.Model` that makes up for two differences between the backends.
 
-    On TensorFlow and torch any Keras model does, and this one differs in nothing. On JAX the logs
-    of a step cannot see the layers' weights, so the step itself has to report them.
+    - It shows `meta_loss` in `fit` and `evaluate` on JAX, too, where the logs of a step cannot see
+      the layers' weights, so the step itself has to report them.
+    - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
+      length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
+      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths.
+      (Not with `steps_per_execution` above 1, nor over several devices.)
 
     Example:
 
@@ -52,3 +56,52 @@ class Model(keras.Model):
         def _running_meta_losses(self):
             layers = self._flatten_layers(include_self=False)
             return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
+
+    if backend.ONE_TRACE_FOR_ALL_SHAPES:
+
+        def fit(self, x=None, *args, callbacks=None, validation_data=None, **kwargs):
+            if self._has_open_shapes() and isinstance(x, keras.utils.PyDataset):
+                end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: data.on_epoch_end())
+                data, x, callbacks = x, backend.batches_of_any_shape(x), [end, *(callbacks or ())]
+            return super().fit(
+                x,
+                *args,
+                callbacks=callbacks,
+                validation_data=self._of_any_shape(validation_data),
+                **kwargs,
+            )
+
+        def evaluate(self, x=None, *args, **kwargs):
+            return super().evaluate(self._of_any_shape(x), *args, **kwargs)
+
+        def make_train_function(self, force=False):
+            self._compiles_each_shape("train", force) or super().make_train_function(force)
+
+        def make_test_function(self, force=False):
+            self._compiles_each_shape("test", force) or super().make_test_function(force)
+
+        def make_predict_function(self, force=False):
+            self._compiles_each_shape("predict", force) or super().make_predict_function(force)
+
+        def _compiles_each_shape(self, name, force):
+            """Sets `train_function` and its like, and tells whether it did."""
+            if not self._has_open_shapes():
+                return False
+            if force or getattr(self, f"{name}_function") is None:
+                step = backend.for_each_shape(getattr(self, f"{name}_step"), self.jit_compile)
+                # Keras hands an iterator to the first two, and a list of one batch to `predict`.
+                function = lambda batches: step(next(iter(batches)))
+                setattr(self, f"{name}_function", function)
+            return True
+
+        def _of_any_shape(self, data):
+            varies = self._has_open_shapes() and isinstance(data, keras.utils.PyDataset)
+            return backend.batches_of_any_shape(data) if varies else data
+
+        def _has_open_shapes(self):
+            return (
+                any(None in tensor.shape[1:] for tensor in getattr(self, "inputs", None) or ())
+                and not self.run_eagerly
+                and self.steps_per_execution == 1
+                and self.distribute_strategy.num_replicas_in_sync == 1
+            )

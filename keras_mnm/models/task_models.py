@@ -4,17 +4,25 @@ from keras_mnm.models.model import Model
 from keras_mnm.validation import integer
 
 
-def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embedding_units=100):
+def token_model(
+    recurrent,
+    vocabulary_size,
+    sequence_length,
+    answer_length,
+    embedding_units=100,
+    mask_zero=False,
+):
     """A model that reads a row of tokens and answers at the row's last steps.
 
     Args:
         recurrent: A recurrent layer with `return_sequences=True`, for instance
             `keras_mnm.MNM(100, return_sequences=True)`.
         vocabulary_size: Number of tokens, in and out.
-        sequence_length: Number of steps `T`, or None for any (None does not compile with XLA on
-            TensorFlow).
+        sequence_length: Number of steps `T`, or None for any.
         answer_length: Number of steps at the end of the row that are answered.
         embedding_units: Size of the token embedding. Defaults to `100`.
+        mask_zero: Whether token 0 is padding, which no step sees. Rows are padded on the left,
+            for the answers are at their end. Defaults to `False`.
 
     Returns:
         A `keras_mnm.Model` from tokens `[B, T]` to logits `[B, answer_length, vocabulary_size]`.
@@ -25,6 +33,7 @@ def token_model(recurrent, vocabulary_size, sequence_length, answer_length, embe
         vocabulary_size,
         embedding_units,
         embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        mask_zero=mask_zero,
         name="embedding",
     )
     logits = _answers(recurrent, embed(tokens), answer_length, vocabulary_size)
@@ -38,8 +47,7 @@ def vector_model(recurrent, features, sequence_length, answer_length, output_uni
         recurrent: A recurrent layer with `return_sequences=True`, for instance
             `keras_mnm.MNM(100, return_sequences=True)`.
         features: Size of a vector.
-        sequence_length: Number of steps `T`, or None for any (None does not compile with XLA on
-            TensorFlow).
+        sequence_length: Number of steps `T`, or None for any.
         answer_length: Number of steps at the end that are answered.
         output_units: Size of an answer.
 

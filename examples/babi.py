@@ -1,0 +1,285 @@
+"""bAbI (§4.2, Tables 1 and 3): answer questions about stories, word by word, twenty tasks at once.
+
+python examples/babi.py --data-dir tasks_1-20_v1-2
+python examples/babi.py --data-dir tasks_1-20_v1-2 --tasks 1,2,16 --steps 3000
+python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --data-dir tasks_1-20_v1-2 --split valid
+python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --ask "Mary took the milk. What is Mary \
+carrying?"
+"""
+
+import argparse
+import hashlib
+import json
+
+import experiment
+from command_line import positive_int
+
+PRESET = "babi-mnm-p"
+"""Whom to ask by default."""
+
+FAILED = 5.0
+"""A task with a larger error, in %, counts as failed."""
+
+PAPER = {
+    "mnm-p": (0, 0.1, 0.9, 0, 0.3, 0, 0.3, 0, 0, 0, 0, 0, 0, 0.1, 0, 0.7, 0, 0.2, 0.9, 0),
+    "mnm-g": (0, 0.2, 1.8, 0, 0.4, 0, 0.2, 0.2, 0, 0.1, 0, 0, 0, 0.5, 0, 51.2, 0, 0, 0.7, 0),
+}
+"""The paper's best runs on the test files, error in % by task (Table 3)."""
+
+
+class Babi(experiment.Task):
+    name = "babi"
+    title = "bAbI question answering"
+    batch_size = 128
+    learning_rate = 1e-3
+
+    def add_options(self, group):
+        group.add_argument(
+            "--data-dir",
+            metavar="PATH",
+            help="folder or archive of bAbI, or a packed .npz; by default the official archive is "
+            "downloaded",
+        )
+        group.add_argument(
+            "--tasks",
+            type=_task_numbers,
+            metavar="1,2,16",
+            help="to train or evaluate on; by default all twenty",
+        )
+        group.add_argument(
+            "--max-tokens",
+            type=positive_int,
+            default=32768,
+            help="tokens a batch at most, padding included: less needs less memory",
+        )
+        group.add_argument(
+            "--validate-every",
+            type=positive_int,
+            default=1000,
+            metavar="UPDATES",
+            help="whole hundreds of updates between two looks at the validation files",
+        )
+        group.add_argument(
+            "--patience",
+            type=positive_int,
+            default=10,
+            help="looks at the validation files without a new best before training ends",
+        )
+
+    def add_evaluation_options(self, group):
+        group.add_argument(
+            "--split", choices=("valid", "test", "train"), default="valid", help="files to use"
+        )
+        group.add_argument(
+            "--ask",
+            metavar="STORY_AND_QUESTION",
+            help=f"answer this one, by the model of --evaluate ({PRESET} by default)",
+        )
+
+    def settings(self, args):
+        from keras_mnm.tasks import babi
+
+        questions = babi.load(args.data_dir, "train", args.tasks or tuple(babi.TASKS))
+        content = hashlib.sha256(questions.tokens.tobytes() + questions.answers.tobytes())
+        return {
+            "tasks": [int(task) for task in sorted(set(questions.tasks))],
+            "questions": len(questions.tasks),
+            "questions_sha256": content.hexdigest(),
+            "max_tokens": args.max_tokens,
+            "validate_every": args.validate_every,
+            "patience": args.patience,
+        }
+
+    def settings_of(self, model):
+        from keras_mnm.tasks import babi
+
+        shapes = model.input_shape, model.output_shape
+        if shapes != ((None, None), (None, None, len(babi.VOCABULARY))):
+            raise ValueError(
+                f"the model maps {shapes[0]} to {shapes[1]}; expected one of bAbI question "
+                f"answering, (batch, None) tokens to (batch, None, {len(babi.VOCABULARY)}) logits"
+            )
+        return {}
+
+    def instance_name(self, settings):
+        tasks = settings["tasks"]
+        return self.name if len(tasks) == 20 else f"{self.name}-{'-'.join(map(str, tasks))}"
+
+    def steps(self, settings):
+        return 60_000 if len(settings["tasks"]) > 3 else 5_000 * len(settings["tasks"])
+
+    def training_data(self, settings, args, steps):
+        from keras_mnm.tasks import babi
+
+        questions = babi.load(args.data_dir, "train", settings["tasks"])
+        return babi.Babi(questions, args.batch_size, args.max_tokens, steps=steps, seed=args.seed)
+
+    def validation(self, settings, args):
+        from trainer import Validation
+
+        from keras_mnm.tasks import babi
+
+        questions = babi.load(args.data_dir, "valid", settings["tasks"])
+        data = babi.Babi(questions, args.batch_size, args.max_tokens, fixed=True)
+        every = -(-args.validate_every // experiment.command_line.STEPS_PER_EPOCH)
+        return Validation(data, every, "sequence_accuracy")
+
+    def recurrent_layer(self, name, **options):
+        return experiment.recurrent_layer(name, units=256, num_heads=3, **options)
+
+    def make_model(self, settings, recurrent):
+        import keras_mnm
+        from keras_mnm.tasks import babi
+
+        return keras_mnm.token_model(
+            recurrent,
+            len(babi.VOCABULARY),
+            None,
+            babi.MAX_ANSWERS,
+            embedding_units=256,
+            mask_zero=True,
+        )
+
+    def loss_and_metrics(self):
+        import keras
+
+        import keras_mnm
+        from keras_mnm.tasks import babi
+
+        loss = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=babi.NOT_ASKED
+        )
+        return loss, [keras_mnm.SequenceAccuracy()]
+
+    def is_done(self, settings, history):
+        best, looks_since = -1.0, 0
+        for value in history.get("val_sequence_accuracy", ()):
+            if value is not None:
+                best, looks_since = max(value, best), 0 if value > best else looks_since + 1
+        return looks_since >= settings["patience"]
+
+    def model_to_evaluate(self, args):
+        return args.evaluate or (PRESET if args.ask else None)
+
+    def evaluate(self, model, args):
+        if args.ask:
+            answer(model, args.ask)
+        else:
+            print(json.dumps(self.measure(model, args)))
+
+    def measure(self, model, args):
+        import keras
+        import numpy as np
+
+        from keras_mnm.tasks import babi
+
+        questions = babi.load(args.data_dir, args.split, args.tasks or tuple(babi.TASKS))
+        data = babi.Babi(questions, batch_size=256, fixed=True)
+        wrong = np.zeros(len(questions.tasks), bool)
+        progress = keras.utils.Progbar(len(data), unit_name="batch")
+        for index in range(len(data)):
+            _, rows = data.rows(index)
+            tokens, targets = data[index]
+            found = model.predict_on_batch(tokens).argmax(-1)
+            mistakes = (found != targets) & (targets != babi.NOT_ASKED)
+            wrong[rows] = mistakes.any(axis=-1)[: len(rows)]
+            progress.update(index + 1)
+        errors = {
+            int(task): round(100.0 * float(wrong[questions.tasks == task].mean()), 4)
+            for task in sorted(set(questions.tasks))
+        }
+        print(table(errors))
+        return {
+            "mean_error": round(sum(errors.values()) / len(errors), 4),
+            "failed_tasks": sum(error > FAILED for error in errors.values()),
+            "error_per_task": errors,
+            "split": args.split,
+            "questions": len(wrong),
+        }
+
+    def write_results(self, figures, folder, title):
+        from keras_mnm.files import replacing
+
+        errors = figures["error_per_task"]
+        with replacing(folder / "errors.md") as path:
+            path.write_text(f"# {title}, {figures['split']} files\n\n{table(errors)}\n")
+        draw(errors, folder / "errors.png", f"{title}, {figures['split']} files")
+
+    def demonstrate(self, model, args):
+        """Nothing more than the table that `measure` prints."""
+
+
+def table(errors):
+    """Errors by task beside the paper's, in Markdown (Table 3)."""
+    from keras_mnm.tasks import babi
+
+    columns = {"error %": errors}
+    for name, best in PAPER.items():
+        columns[f"paper, {name}"] = dict(zip(babi.TASKS, best, strict=True))
+    lines = [f"| task | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    rows = [(f"{task}: {babi.TASKS[task]}", [c[task] for c in columns.values()]) for task in errors]
+    means = [sum(c[task] for task in errors) / len(errors) for c in columns.values()]
+    failed = [sum(c[task] > FAILED for task in errors) for c in columns.values()]
+    lines += [f"| {label} | {' | '.join(f'{v:.1f}' for v in row)} |" for label, row in rows]
+    lines.append(f"| mean error | {' | '.join(f'{v:.2f}' for v in means)} |")
+    lines.append(f"| failed tasks (> {FAILED:g} %) | {' | '.join(map(str, failed))} |")
+    return "\n".join(lines)
+
+
+def draw(errors, path, title):
+    """A bar for each task's error, into a PNG file."""
+    from matplotlib.figure import Figure
+
+    from keras_mnm.files import replacing
+    from keras_mnm.tasks import babi
+
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(errors)), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{task}: {babi.TASKS[task]}" for task in errors]
+    colors = ["tab:red" if error > FAILED else "tab:blue" for error in errors.values()]
+    bars = axes.barh(labels, errors.values(), color=colors)
+    axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.axvline(FAILED, color="gray", linestyle="--", linewidth=1)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("error, %  (dashed: what counts as failed)")
+    axes.set_title(f"{title}: mean error {sum(errors.values()) / len(errors):.2f} %")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def answer(model, text):
+    """Prints the answer to a story with a question at its end."""
+    import numpy as np
+
+    from keras_mnm.tasks import babi
+
+    tokens = babi.encode(text)
+    if not tokens or babi.VOCABULARY[tokens[-1]] != "?":
+        raise ValueError("end the story with a question, and that with a question mark.")
+    scores = model.predict(np.array([[*tokens, babi.PLACEHOLDER]]), verbose=0)[0, -1]
+    chances = np.exp(scores - scores.max())
+    chances /= chances.sum()
+    first, *others = chances.argsort()[::-1][:3]
+    more = ", ".join(f"{babi.VOCABULARY[token]} {chances[token]:.0%}" for token in others)
+    print(f"{babi.VOCABULARY[first]} ({chances[first]:.0%}; then {more})")
+
+
+def _task_numbers(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between them, as 1,2,16; received {text!r}"
+        ) from None
+
+
+TASK = Babi()
+
+
+def main(arguments=None):
+    experiment.main(TASK, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Figure 5: what a trained model's memory does while it reads stories of bAbI and answers.
+
+python examples/babi_memory_maps.py babi-mnm-p --data-dir tasks_1-20_v1-2
+python examples/babi_memory_maps.py runs/babi-mnm-p-seed0 --story "Mary went to the kitchen. Mary \
+took the milk. Where is the milk?"
+"""
+
+import pathlib
+
+from command_line import HelpFormatter, Parser, check_installed, check_writable, use_backend
+
+
+def main(arguments=None):
+    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("model", help="a .keras file, the folder of a run, or a preset's name")
+    parser.add_argument("--data-dir", metavar="PATH", help="folder or archive of bAbI")
+    parser.add_argument("--split", choices=("valid", "test", "train"), default="valid")
+    parser.add_argument("--task", type=int, default=1, help="whose first short story is drawn")
+    parser.add_argument("--story", help="a story with its question, instead of one of the files")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default="runs/babi_memory_maps",
+        help="folder of the pictures",
+    )
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    args = parser.parse_args(arguments)
+    use_backend(parser, args.backend)
+    check_installed(parser, "matplotlib", "viz")
+
+    import babi as example
+    import experiment
+    import numpy as np
+
+    from keras_mnm.tasks import babi
+    from keras_mnm.visualize import memory_maps
+
+    try:
+        model = experiment.open_model(args.model)
+        example.TASK.settings_of(model)
+        tokens = read_story(args, babi)
+        check_writable(parser, args.output)
+        labels = [babi.VOCABULARY[token] for token in tokens]
+        inputs = np.array([tokens])
+        end = len(tokens) - tokens.count(babi.PLACEHOLDER)
+        marks = [place + 1 for place, label in enumerate(labels[: end - 1]) if label == "."]
+        question = marks[-1] if marks else 0
+        end_of_story = slice(marks[-4] if len(marks) > 3 else 0, question)
+        found = model.predict(inputs, verbose=0)[0].argmax(-1)[-tokens.count(babi.PLACEHOLDER) :]
+        title = f"{babi.decode(tokens[question:end])}  {babi.decode(found)}"
+        for name, rows in (("question", slice(question, None)), ("story", end_of_story)):
+            path = args.output / f"{name}.png"
+            memory_maps(model, inputs, labels, path, title, queries=rows)
+            print(f"Written to {path}")
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def read_story(args, babi):
+    """The tokens of the story to draw, its placeholders at the end."""
+    if args.story:
+        return [*babi.encode(args.story), babi.PLACEHOLDER]
+    questions = babi.load(args.data_dir, args.split, [args.task])
+    fitting = (questions.lengths >= 30) & (questions.lengths <= 50)
+    row = int(fitting.argmax())
+    return [int(token) for token in questions.tokens[slice(*questions.starts[row : row + 2])]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What a model's memory does at each step: the keys and values that it reads and writes."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mnm import ops as mnm_ops
+from keras_mnm.layers import MNM
+
+
+class MemoryTrace(NamedTuple):
+    """The memory operations on a batch of sequences, as NumPy arrays; `H` heads, `D` units."""
+
+    read_keys: np.ndarray
+    """`k^r`, `[B, T, H, D]`."""
+    write_keys: np.ndarray
+    """`k^w`, `[B, T, H, D]`."""
+    values: np.ndarray
+    """`v^w`, the target values written, `[B, T, H, D]`."""
+    readouts: np.ndarray
+    """The values read, `[B, T, H, D]`; their mean over heads is the read-out `v^r`."""
+    rates: np.ndarray
+    """`β`, `[B, T, 1]`, or a column for each memory layer with `rate_per_layer`."""
+
+
+def memory_trace(model, inputs, layer=None):
+    """Runs a model's memory step by step and keeps what it read and wrote (Eq. 1).
+
+    Padding counts as any other step here: give sequences without it.
+
+    Args:
+        model: A functional or sequential model with an `MNM` layer.
+        inputs: Inputs of the model, `[B, T, ...]`.
+        layer: The `MNM` layer, or its name. Defaults to `None`, the model's only one.
+
+    Returns:
+        A `MemoryTrace`.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> model = keras.Sequential([keras.Input((5, 8)), keras_mnm.MNM(16)])
+    >>> keras_mnm.memory_trace(model, keras.random.normal((2, 5, 8))).write_keys.shape
+    (2, 5, 1, 16)
+    """
+    layer = _memory_layer(model, layer)
+    layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
+    sequences = keras.Model(model.input, layer_input)(inputs)
+    cell, dtype = layer.cell, layer.compute_dtype
+    steps = range(sequences.shape[1])
+    states, records = cell.get_initial_state(batch_size=sequences.shape[0]), []
+    for t in reversed(steps) if layer.go_backwards else steps:
+        before = cell.unpack_state(states)
+        now = ops.cast(sequences[:, t], dtype)
+        hidden, _ = cell._control(now, before.readout, before.controller)
+        read_keys, write_keys, values, rate_vector = mnm_ops.interaction_vectors(
+            cell.interaction(hidden), cell.num_heads
+        )
+        _, states = cell(now, states)
+        readouts = cell.memory.read(read_keys, cell.unpack_state(states).memory)
+        record = (read_keys, write_keys, values, readouts, cell.rate(rate_vector))
+        records.append([ops.convert_to_numpy(x) for x in record])
+    return MemoryTrace(*(np.stack(arrays, axis=1) for arrays in zip(*records, strict=True)))
+
+
+def _memory_layer(model, layer):
+    if isinstance(layer, str):
+        layer = model.get_layer(layer)
+    found = [layer] if layer else [each for each in model.layers if isinstance(each, MNM)]
+    if len(found) != 1 or not isinstance(found[0], MNM):
+        names = ", ".join(each.name for each in found if isinstance(each, MNM)) or "none"
+        raise ValueError(
+            "the memory of one MNM layer is traced; name it by `layer` where a model has several. "
+            f"Received a model with the MNM layers: {names}; layer={layer!r}."
+        )
+    return found[0]

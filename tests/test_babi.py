@@ -1,0 +1,315 @@
+"""bAbI: files, encoding, buckets, and the example, on small files that the tests write."""
+
+import json
+import tarfile
+
+import babi as example
+import keras
+import numpy as np
+import pytest
+
+import keras_mnm
+from keras_mnm.tasks import babi
+
+PEOPLE, PLACES = ("mary", "john", "sandra"), ("kitchen", "garden", "office", "hallway")
+
+
+def write_task(folder, task, split, stories, seed=0):
+    """A file in bAbI's format: people move about, two questions a story, one with two answers."""
+    rng = np.random.default_rng((seed, task, stories))
+    lines = []
+    for _ in range(stories):
+        where = {}
+        moves = rng.integers(1, 9)
+        for count in range(1, moves + 1):
+            person, place = str(rng.choice(PEOPLE)), str(rng.choice(PLACES))
+            where[person] = place
+            lines.append(f"{count} {person.title()} went to the {place}.")
+        person, place = next(iter(where.items()))
+        lines.append(f"{moves + 1} Where is {person.title()}? \t{place}\t1")
+        lines.append(f"{moves + 2} {person.title()} took the milk.")
+        lines.append(f"{moves + 3} What is {person.title()} carrying?\tmilk,apple\t{moves + 2} 1")
+    (folder / f"qa{task}_{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("babi")
+    folder = root / "tasks_1-20_v1-2" / "en-valid-10k"
+    folder.mkdir(parents=True)
+    for task in babi.TASKS:
+        write_task(folder, task, "train", 8)
+        write_task(folder, task, "valid", 3, seed=1)
+    return root
+
+
+def text_of(questions, row):
+    return babi.decode(questions.tokens[slice(*questions.starts[row : row + 2])])
+
+
+def test_a_story_by_hand(tmp_path):
+    story = (
+        "1 Mary went to the kitchen.\n"
+        "2 Where is Mary? \tkitchen\t1\n"
+        "3 Mary took the apple.\n"
+        "4 What is Mary carrying?\tapple,milk\t3 1\n"
+        "1 The office is south of the garden.\n"
+        "2 What is north of the office?\tgarden\t1\n"
+    )
+    (tmp_path / "qa7_train.txt").write_text(story)
+    questions = babi.load(tmp_path, "train", [7])
+    assert [text_of(questions, row) for row in range(3)] == [
+        "mary went to the kitchen . where is mary ? -",
+        "mary went to the kitchen . mary took the apple . what is mary carrying ? - -",
+        "the office is south of the garden . what is north of the office ? -",
+    ]
+    answers = [[babi.decode(word) for word in row] for row in questions.answers]
+    assert answers == [["", "", "kitchen"], ["", "apple", "milk"], ["", "", "garden"]]
+    assert questions.tasks.tolist() == [7, 7, 7]
+
+    tokens, targets = questions.batch([1, 2], 3, 20)
+    assert tokens.shape == (3, 20)
+    assert targets.shape == (3, babi.MAX_ANSWERS)
+    assert babi.decode(tokens[0]) == text_of(questions, 1)
+    assert np.all(tokens[0, :2] == babi.PADDING)
+    assert tokens[0, -1] == tokens[0, -2] == tokens[1, -1] == babi.PLACEHOLDER
+    assert np.all(tokens[2] == babi.PADDING)
+    assert np.all(targets[2] == babi.NOT_ASKED)
+
+
+def test_vocabulary():
+    assert len(babi.VOCABULARY) == len(set(babi.VOCABULARY)) == 1 + 159
+    assert list(babi.VOCABULARY[4:]) == sorted(babi.VOCABULARY[4:])
+    with pytest.raises(ValueError, match="not in the vocabulary: elephant, paris"):
+        babi.encode("The elephant went to Paris.")
+
+
+def test_folder_archive_and_packed_file_hold_the_same(data_dir, tmp_path):
+    with tarfile.open(tmp_path / "babi.tar.gz", "w:gz") as archive:
+        archive.add(data_dir / "tasks_1-20_v1-2", "tasks_1-20_v1-2")
+    babi.pack(data_dir, tmp_path / "babi.npz")
+    folder = data_dir / "tasks_1-20_v1-2" / "en-valid-10k"
+    for split, tasks in (("train", range(1, 21)), ("valid", [3, 1])):
+        expected = babi.load(data_dir, split, tasks)
+        for source in (folder, tmp_path / "babi.tar.gz", tmp_path / "babi.npz"):
+            found = babi.load(source, split, tasks)
+            for one, other in zip(found, expected):
+                assert one.dtype == other.dtype
+                np.testing.assert_array_equal(one, other)
+    assert set(expected.tasks) == {1, 3}
+
+
+GOOD = "1 Mary went to the kitchen.\n2 Where is Mary?\tkitchen\t1\n"
+DAMAGED = {
+    "line 1: the file ends within a story": GOOD[:28],
+    "line 2: the file ends": GOOD[:-1],
+    "numbered 3 or 1": GOOD + "5 Mary took the milk.\n" + GOOD,
+    "numbered 1 or 1": "<html>\n" + GOOD,
+    "not in the vocabulary: paris": GOOD.replace("kitchen", "Paris"),
+    "at most 3 answers": GOOD.replace("\tkitchen\t1", "\tkitchen"),
+    "expected a question": GOOD.replace("\tkitchen", "\tkitchen,milk,apple,garden"),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGED)
+def test_damaged_files_are_named(message, tmp_path):
+    (tmp_path / "qa1_train.txt").write_text(DAMAGED[message])
+    with pytest.raises(ValueError, match=f"qa1_train.txt.*{message}.*get tasks_1-20_v1-2.tar.gz"):
+        babi.load(tmp_path, "train", [1])
+
+
+def test_missing_and_foreign_sources(data_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"has no qa1_test.txt"):
+        babi.load(data_dir, "test", [1])
+    with pytest.raises(ValueError, match="There is no folder or file"):
+        babi.load(tmp_path / "nowhere")
+    (tmp_path / "babi.tar.gz").write_bytes(b"\x1f\x8b and no more")
+    with pytest.raises(ValueError, match="is not the whole archive"):
+        babi.load(tmp_path / "babi.tar.gz")
+    (tmp_path / "babi.npz").write_bytes(b"PK and no more")
+    with pytest.raises(ValueError, match="holds no packed bAbI"):
+        babi.load(tmp_path / "babi.npz")
+    (tmp_path / "qa1_train.txt").write_bytes(b"1 M\xff\xfe")
+    with pytest.raises(ValueError, match=r"qa1_train.txt is no text"):
+        babi.load(tmp_path, "train", [1])
+    with pytest.raises(ValueError, match="`tasks` must be one of 1, 2"):
+        babi.load(data_dir, "train", [21])
+    with pytest.raises(ValueError, match="`split` must be one of 'train', 'valid', 'test'"):
+        babi.load(data_dir, "dev")
+
+
+def test_a_download_is_checked(tmp_path, monkeypatch):
+    (tmp_path / "other.tar.gz").write_bytes(b"something else")
+    monkeypatch.setattr(babi, "ARCHIVE_URLS", ((tmp_path / "other.tar.gz").as_uri(),))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        keras.utils,
+        "get_file",
+        lambda *args, get_file=keras.utils.get_file, **kwargs: get_file(
+            *args, **kwargs, cache_dir=tmp_path / "cache"
+        ),
+    )
+    with pytest.raises(ValueError, match=r"could not be downloaded.*hash.*give its path"):
+        babi.load()
+
+
+def brute_force(lengths, count):
+    """The least number of tokens with `count` lengths to pad to, by trying all."""
+    import itertools
+
+    distinct = sorted(set(lengths))
+    choices = itertools.combinations(distinct[:-1], count - 1)
+    return min(
+        sum(min(b for b in (*chosen, distinct[-1]) if b >= n) for n in lengths)
+        for chosen in choices
+    )
+
+
+def test_bucket_lengths_are_the_best():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        lengths = rng.integers(1, 60, size=14)
+        for max_waste in (0.3, 0.15, 0.05):
+            found = babi.bucket_lengths(lengths, max_waste)
+            padded = np.array(found)[np.searchsorted(found, lengths)]
+            assert padded.sum() == brute_force(lengths.tolist(), len(found))
+            assert 1 - lengths.sum() / padded.sum() <= max_waste
+            if len(found) > 1:
+                assert 1 - lengths.sum() / brute_force(lengths.tolist(), len(found) - 1) > max_waste
+
+
+def test_every_question_comes_once_a_pass(data_dir):
+    questions = babi.load(data_dir)
+    data = babi.Babi(questions, batch_size=16, max_tokens=400, seed=3)
+    for _ in range(2):
+        passed = []
+        for index in range(len(data)):
+            length, rows = data.rows(index)
+            tokens, targets = data[index]
+            size = data.batch_size_of(length)
+            assert tokens.shape == (size, length)
+            assert tokens.size <= 400
+            assert size <= 16
+            present = (targets != babi.NOT_ASKED).any(axis=1)
+            assert present.sum() == len(rows)
+            for row, line in zip(rows, tokens):
+                assert babi.decode(line) == text_of(questions, row)
+            passed.extend(rows)
+        assert sorted(passed) == list(range(len(questions.tasks)))
+        data.on_epoch_end()
+
+
+def test_batches_depend_on_seed_and_number_alone(data_dir):
+    questions = babi.load(data_dir)
+
+    def rows(count, **options):
+        data = babi.Babi(questions, batch_size=16, **options)
+        found = []
+        while len(found) < count:
+            found += [tuple(data.rows(index)[1]) for index in range(len(data))]
+            data.on_epoch_end()
+        return found[:count]
+
+    whole = rows(40, seed=1)
+    assert rows(40, seed=1, steps=5) == whole
+    assert rows(30, seed=1, steps=5, first_epoch=2) == whole[10:]
+    assert rows(40, seed=2) != whole
+    fixed = rows(12, steps=6, fixed=True)
+    assert fixed[:6] == fixed[6:]
+
+
+def test_babi_checks_its_arguments(data_dir):
+    questions = babi.load(data_dir)
+    with pytest.raises(ValueError, match="the longest question has .* tokens"):
+        babi.Babi(questions, max_tokens=20)
+    with pytest.raises(ValueError, match="the longest question has .* tokens"):
+        babi.Babi(questions, lengths=[5])
+    with pytest.raises(ValueError, match="there are no questions"):
+        babi.Babi(questions._replace(tasks=questions.tasks[:0]))
+
+
+def test_padding_changes_nothing(data_dir):
+    keras.utils.set_random_seed(0)
+    model = keras_mnm.token_model(
+        keras_mnm.MNM(8, return_sequences=True), len(babi.VOCABULARY), None, 3, 8, mask_zero=True
+    )
+    loss, metrics = example.TASK.loss_and_metrics()
+    model.compile("adam", loss=loss, metrics=metrics)
+    questions = babi.load(data_dir, "valid", [1])
+    short = questions.batch([0, 1], 2, int(questions.lengths[:2].max()))
+    long = questions.batch([0, 1], 3, 60)
+    for one, other in zip(model.predict_on_batch(short[0]), model.predict_on_batch(long[0])):
+        np.testing.assert_allclose(one[-1], other[-1], rtol=1e-4, atol=1e-5)
+    one, other = (model.test_on_batch(*batch, return_dict=True) for batch in (short, long))
+    assert one["sequence_accuracy"] == other["sequence_accuracy"]
+    assert one["loss"] - one["meta_loss"] == pytest.approx(other["loss"] - other["meta_loss"])
+
+
+RUN = ["--tasks", "1,2", "--batch-size", "8", "--validate-every", "100"]
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "babi"
+    small = lambda name, **options: keras.layers.LSTM(16, return_sequences=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example.TASK, "recurrent_layer", small)
+        patch.setattr("command_line.STEPS_PER_EPOCH", 4)
+        options = [*RUN, "--data-dir", str(data_dir), "--validate-every", "4", "--steps", "12"]
+        example.main([*options, "--output", str(folder)])
+    return folder
+
+
+def test_training_writes_errors_by_task(run, data_dir, capsys):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["error_per_task"]) == {"1", "2"}
+    assert metrics["mean_error"] == pytest.approx(np.mean(list(metrics["error_per_task"].values())))
+    assert metrics["settings"]["tasks"] == [1, 2]
+    assert "| 2: two supporting facts |" in (run / "errors.md").read_text()
+    assert (run / "errors.png").read_bytes().startswith(b"\x89PNG")
+    history = json.loads((run / "history.json").read_text())["history"]
+    assert len(history["loss"]) == len(history["val_sequence_accuracy"]) == 3
+
+    example.main(["--evaluate", str(run), "--tasks", "1,2", "--data-dir", str(data_dir)])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["error_per_task"] == metrics["error_per_task"]
+    assert figures["mean_error"] == metrics["mean_error"]
+    # The best model by validation is the result.
+    best = max(history["val_sequence_accuracy"])
+    assert figures["mean_error"] == pytest.approx(100 * (1 - best), abs=0.01)
+
+
+def test_questions_in_words(run, capsys):
+    example.main(["--evaluate", str(run), "--ask", "Mary went to the kitchen. Where is Mary?"])
+    assert capsys.readouterr().out.splitlines()[-1].count("%") == 3
+    for text, message in (
+        ("Mary went to Rome. Where is Mary?", "not in the vocabulary: rome"),
+        ("Mary went to the kitchen.", "end the story with a question"),
+    ):
+        with pytest.raises(SystemExit):
+            example.main(["--evaluate", str(run), "--ask", text])
+        assert message in capsys.readouterr().err
+
+
+def test_training_ends_without_progress():
+    settings = {"patience": 2}
+    looks = lambda *values: {"loss": [1.0] * len(values), "val_sequence_accuracy": list(values)}
+    assert not example.TASK.is_done(settings, {})
+    assert not example.TASK.is_done(settings, looks(None, 0.5, None, 0.4, None, 0.6))
+    assert not example.TASK.is_done(settings, looks(0.5, 0.4, None, None))
+    assert example.TASK.is_done(settings, looks(0.5, None, 0.4, 0.5))
+
+
+def test_stopped_by_time_and_resumed_equals_unbroken(run, data_dir, tmp_path, monkeypatch, capsys):
+    small = lambda name, **options: keras.layers.LSTM(16, return_sequences=True)
+    monkeypatch.setattr(example.TASK, "recurrent_layer", small)
+    monkeypatch.setattr("command_line.STEPS_PER_EPOCH", 4)
+    options = [*RUN, "--data-dir", str(data_dir), "--validate-every", "4", "--steps", "12"]
+    options += ["--output", str(tmp_path / "run")]
+    example.main([*options, "--minutes", "0.000001"])
+    assert "Stopped after 1e-06 minutes. 4 updates are kept" in capsys.readouterr().out
+    example.main([*options, "--resume"])
+    whole = json.loads((run / "history.json").read_text())["history"]
+    broken = json.loads((tmp_path / "run" / "history.json").read_text())["history"]
+    for name in whole:
+        np.testing.assert_allclose(broken[name], whole[name], rtol=1e-5)

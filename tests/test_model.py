@@ -1,0 +1,82 @@
+"""`keras_mnm.Model` with sequences of several lengths."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mnm
+
+
+class Batches(keras.utils.PyDataset):
+    """The first two batches have one length, so that Keras would expect it of the third."""
+
+    lengths = (4, 4, 6, 3)
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = 0
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        x = rng.standard_normal((2, self.lengths[index], 3)).astype("float32")
+        return x, x.sum(axis=(1, 2))[:, None]
+
+    def on_epoch_end(self):
+        self.epochs += 1
+
+
+def make_model(length):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((length, 3))
+    model = keras_mnm.Model(inputs, keras.layers.Dense(1)(keras_mnm.MNM(4)(inputs)))
+    jit_compile = keras.backend.backend() != "torch"
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
+    return model
+
+
+def test_any_length_equals_each_length():
+    model, data = make_model(None), Batches()
+    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+    assert data.epochs >= 2  # some backends begin with one more
+
+    losses = []
+    weights = make_model(3).get_weights()
+    for _ in range(2):
+        epoch = []
+        for index in range(len(data)):
+            x, y = data[index]
+            fixed = make_model(x.shape[1])
+            fixed.set_weights(weights)
+            epoch.append(fixed.train_on_batch(x, y, return_dict=True)["loss"])
+            weights = fixed.get_weights()
+        losses.append(np.mean(epoch))
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-4)
+    for one, other in zip(model.get_weights()[:-2], weights[:-2]):  # the last count the meta loss
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_evaluate_and_predict_take_any_length():
+    model, data = make_model(None), Batches()
+    validated = model.fit(data, validation_data=data, verbose=0, shuffle=False).history
+    found = model.evaluate(data, verbose=0, return_dict=True)
+    assert validated["val_loss"] == pytest.approx([found["loss"]], rel=1e-5)
+    for x, _ in (data[0], data[2]):
+        expected = keras.ops.convert_to_numpy(model(x))
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_each_length_runs_the_fused_form(monkeypatch):
+    ran = []
+    fused = keras_mnm.MNM._fused_loop
+
+    def counted(self, inputs, *arguments):
+        ran.append(inputs.shape[0])
+        return fused(self, inputs, *arguments)
+
+    monkeypatch.setattr(keras_mnm.MNM, "_fused_loop", counted)
+    make_model(None).fit(Batches(), epochs=2, shuffle=False, verbose=0)
+    assert {3, 4, 6} <= set(ran)

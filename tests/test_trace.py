@@ -1,0 +1,82 @@
+"""The memory's operations, step by step, and their pictures."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+
+import keras_mnm
+from keras_mnm.visualize import learning_curve, memory_maps
+
+
+def make_model(**options):
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((None,), dtype="int32")
+    embedded = keras.layers.Embedding(7, 4, mask_zero=True)(tokens)
+    return keras.Model(tokens, keras_mnm.MNM(5, 3, name="mnm", **options)(embedded))
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_heads": 2}, {"write_rule": "gradient"}, {"rate_per_layer": True}]
+)
+def test_trace_matches_the_equations(options):
+    model = make_model(**options)
+    tokens = np.array([[1, 2, 3, 1, 2], [6, 5, 4, 3, 2]])
+    found = keras_mnm.memory_trace(model, tokens)
+    embedded = keras.ops.convert_to_numpy(model.layers[1](tokens))
+    layer = model.get_layer("mnm")
+    for sample in range(len(tokens)):
+        expected = []
+        reference.run(
+            reference.cell_parameters(layer.cell),
+            embedded[sample],
+            heads=options.get("num_heads", 1),
+            rule=options.get("write_rule", "local"),
+            trace=expected,
+        )
+        for name, arrays in zip(found._fields, zip(*expected)):
+            array = getattr(found, name)[sample]
+            wanted = np.stack(arrays)[..., : array.shape[-1]]
+            np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_trace_follows_the_layer_backwards():
+    model = make_model(go_backwards=True)
+    other = make_model()
+    other.set_weights(model.get_weights())
+    tokens = np.array([[1, 2, 3, 4]])
+    backwards = keras_mnm.memory_trace(model, tokens)
+    forwards = keras_mnm.memory_trace(other, tokens[:, ::-1])
+    np.testing.assert_allclose(backwards.values, forwards.values, rtol=1e-6)
+
+
+def test_the_layer_to_trace():
+    tokens = np.array([[1, 2, 3]])
+    with pytest.raises(ValueError, match="the MNM layers: none"):
+        keras_mnm.memory_trace(keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(2)]), None)
+    inputs = keras.Input((3, 2))
+    first = keras_mnm.MNM(4, return_sequences=True, name="first")(inputs)
+    model = keras.Model(inputs, keras_mnm.MNM(4, name="second")(first))
+    x = np.ones((1, 3, 2), "float32")
+    with pytest.raises(ValueError, match="the MNM layers: first, second"):
+        keras_mnm.memory_trace(model, x)
+    by_name = keras_mnm.memory_trace(model, x, "second")
+    by_layer = keras_mnm.memory_trace(model, x, model.layers[2])
+    np.testing.assert_array_equal(by_name.values, by_layer.values)
+    with pytest.raises(ValueError, match="one MNM layer"):
+        keras_mnm.memory_trace(make_model(), tokens, make_model().layers[1])
+
+
+def test_pictures(tmp_path):
+    model, tokens = make_model(num_heads=2), np.array([[1, 2, 3, 1]])
+    labels = ["mary", "went", "home", "?"]
+    memory_maps(model, tokens, labels, tmp_path / "maps.png", "a story", queries=slice(2, None))
+    assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
+    for inputs, names in ((tokens, labels[:3]), (np.tile(tokens, (2, 1)), labels)):
+        with pytest.raises(ValueError, match="one sequence with a label for each step"):
+            memory_maps(model, inputs, names, tmp_path / "none.png", "a story")
+    assert not (tmp_path / "none.png").exists()
+
+    history = {"loss": [2.0, 1.0], "accuracy": [0.1, 0.5], "val_accuracy": [None, 0.4]}
+    learning_curve(history, tmp_path / "curve.png", "a run")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
