@@ -28,6 +28,7 @@ BENCHMARKS = (
     "half_precision",
     "time_profile",
     "input_pipeline",
+    "babi_batches",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

@@ -409,7 +409,7 @@ class Babi(Episodes):
 
     def batch_size_of(self, length):
         """Rows of the batches of this length."""
-        return max(1, min(self.batch_size, self.max_tokens // length))
+        return max(1, min(self.batch_size, self.max_tokens // int(length)))
 
     @property
     def padding_waste(self):
