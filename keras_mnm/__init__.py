@@ -1,7 +1,7 @@
 """Metalearned Neural Memory as Keras 3 layers."""
 
 from keras_mnm import backend, ops, tasks
-from keras_mnm.callbacks import StopOnNaN
+from keras_mnm.callbacks import MemoryMonitor, StopOnNaN
 from keras_mnm.layers import (
     BFPF,
     MNM,
@@ -31,6 +31,7 @@ __all__ = [
     "SALU",
     "MNMCell",
     "MNMState",
+    "MemoryMonitor",
     "MemoryTrace",
     "MetaLoss",
     "Model",

@@ -1,6 +1,9 @@
 import keras
 import numpy as np
 
+from keras_mnm.trace import memory_trace
+from keras_mnm.validation import number
+
 
 class StopOnNaN(keras.callbacks.Callback):
     """Stops training at the first batch whose loss is NaN or infinite, and undoes the damage.
@@ -31,4 +34,51 @@ class StopOnNaN(keras.callbacks.Callback):
                 "model has the weights of the beginning of that epoch. Look for NaN or infinity "
                 "in this batch; if its numbers are finite, lower the learning rate or clip the "
                 "gradients (global_clipnorm=10 in the optimizer)."
+            )
+
+
+class MemoryMonitor(keras.callbacks.Callback):
+    """Logs how large the memory and its writes become, and stops training when they blow up.
+
+    After each epoch the model reads `inputs`; the logs get `memory_norm`, the largest norm of the
+    memory over samples and steps, and `write_norm`, the largest change in one step. Put it before
+    the callbacks that write logs to files.
+
+    Args:
+        inputs: Inputs of the model, a few samples without padding: `[B, T, ...]`.
+        max_growth: Number; a memory whose norm is more than so many times that of the initial
+            one ends training with a ValueError. Defaults to `100`.
+        layer: The `MNM` layer or its name, see `keras_mnm.memory_trace`. Defaults to `None`, the
+            model's only one.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> model = keras.Sequential([keras.Input((5, 8)), keras_mnm.MNM(16)])
+    >>> model.compile("adam", "mse")
+    >>> x, y = keras.random.normal((4, 5, 8)), keras.random.normal((4, 16))
+    >>> monitor = keras_mnm.MemoryMonitor(x[:2])
+    >>> history = model.fit(x, y, verbose=0, callbacks=[monitor]).history
+    >>> history["memory_norm"][0] > history["write_norm"][0] > 0.0
+    True
+    """
+
+    def __init__(self, inputs, max_growth=100.0, layer=None):
+        super().__init__()
+        self.inputs = inputs
+        self.max_growth = number("max_growth", max_growth, low=1.0)
+        self.layer = layer
+
+    def on_epoch_end(self, epoch, logs=None):
+        trace = memory_trace(self.model, self.inputs, self.layer)
+        memory, write = float(trace.memory_norms.max()), float(trace.write_norms.max())
+        initial = float(trace.memory_norms[0, 0])
+        if logs is not None:
+            logs["memory_norm"], logs["write_norm"] = memory, write
+        if not memory <= self.max_growth * initial:  # NaN, too
+            raise ValueError(
+                f"The memory's norm became {memory:.3g} in epoch {epoch + 1}, with writes of up to "
+                f"{write:.3g}; the initial memory has {initial:.3g}, and the limit is "
+                f"{self.max_growth:g} times that. Lower `step_size` or the learning rate, or clip "
+                "the gradients (global_clipnorm=10 in the optimizer)."
             )

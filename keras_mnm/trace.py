@@ -23,6 +23,10 @@ class MemoryTrace(NamedTuple):
     """The values read, `[B, T, H, D]`; their mean over heads is the read-out `v^r`."""
     rates: np.ndarray
     """`β`, `[B, T, 1]`, or a column for each memory layer with `rate_per_layer`."""
+    write_norms: np.ndarray
+    """How much each step changed the memory, `|φ_t - φ_{t-1}|`, `[B, T]`."""
+    memory_norms: np.ndarray
+    """`|φ|` over all layers of the memory, at the start and after each step, `[B, T + 1]`."""
 
 
 def memory_trace(model, inputs, layer=None):
@@ -47,10 +51,12 @@ def memory_trace(model, inputs, layer=None):
     """
     layer = _memory_layer(model, layer)
     layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
-    sequences = keras.Model(model.input, layer_input)(inputs)
+    model_input = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    sequences = keras.Model(model_input, layer_input)(inputs)
     cell, dtype = layer.cell, layer.compute_dtype
     steps = range(sequences.shape[1])
     states, records = cell.get_initial_state(batch_size=sequences.shape[0]), []
+    norms = [_norm(cell.memory.matrices(cell.unpack_state(states).memory))]
     for t in reversed(steps) if layer.go_backwards else steps:
         before = cell.unpack_state(states)
         now = ops.cast(sequences[:, t], dtype)
@@ -59,10 +65,26 @@ def memory_trace(model, inputs, layer=None):
             cell.interaction(hidden), cell.num_heads
         )
         _, states = cell(now, states)
-        readouts = cell.memory.read(read_keys, cell.unpack_state(states).memory)
-        record = (read_keys, write_keys, values, readouts, cell.rate(rate_vector))
+        after = cell.unpack_state(states)
+        written = [new - old for new, old in zip(after.memory, before.memory, strict=True)]
+        norms.append(_norm(cell.memory.matrices(after.memory)))
+        record = (
+            read_keys,
+            write_keys,
+            values,
+            cell.memory.read(read_keys, after.memory),
+            cell.rate(rate_vector),
+            _norm(written),
+        )
         records.append([ops.convert_to_numpy(x) for x in record])
-    return MemoryTrace(*(np.stack(arrays, axis=1) for arrays in zip(*records, strict=True)))
+    columns = [np.stack(arrays, axis=1) for arrays in zip(*records, strict=True)]
+    return MemoryTrace(*columns, np.stack([ops.convert_to_numpy(x) for x in norms], axis=1))
+
+
+def _norm(tensors):
+    """The norm of several tensors `[B, ...]` together, `[B]`."""
+    flat = [ops.reshape(x, (x.shape[0], -1)) for x in tensors]
+    return ops.norm(ops.concatenate(flat, axis=-1), axis=-1)
 
 
 def _memory_layer(model, layer):

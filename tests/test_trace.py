@@ -34,10 +34,46 @@ def test_trace_matches_the_equations(options):
             rule=options.get("write_rule", "local"),
             trace=expected,
         )
-        for name, arrays in zip(found._fields, zip(*expected)):
+        for name, arrays in zip(found._fields[:5], zip(*expected)):
             array = getattr(found, name)[sample]
             wanted = np.stack(arrays)[..., : array.shape[-1]]
             np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_norms_are_those_of_the_memory():
+    model = make_model(memory_depth=2)
+    tokens = np.array([[1, 2, 3, 1, 2], [6, 5, 4, 3, 2]])
+    found = keras_mnm.memory_trace(model, tokens)
+    layer = model.get_layer("mnm")
+    initial = [keras.ops.convert_to_numpy(matrix) for matrix in layer.cell.memory.initial_memory]
+    loop = keras.layers.RNN(layer.cell, return_state=True)
+    written = [np.zeros((2, 2, 3, 3))]
+    for steps in range(1, 6):
+        _, *states = loop(model.layers[1](tokens[:, :steps]))
+        memory = layer.cell.unpack_state(states).memory
+        written.append(
+            np.stack([keras.ops.convert_to_numpy(m).reshape(2, 3, 3) for m in memory], axis=1)
+        )
+    written = np.stack(written, axis=1)
+    norm = lambda x: np.sqrt(np.sum(x**2, axis=(2, 3, 4)))
+    np.testing.assert_allclose(found.memory_norms, norm(np.stack(initial) + written), rtol=1e-5)
+    np.testing.assert_allclose(found.write_norms, norm(np.diff(written, axis=1)), rtol=1e-3)
+
+
+def test_monitor_logs_norms_and_stops_a_memory_that_blows_up(tmp_path):
+    def train(step_size, *callbacks):
+        model = keras.Sequential([keras.Input((20, 3)), keras_mnm.MNM(8, step_size=step_size)])
+        model.compile("adam", "mse")
+        x = np.random.default_rng(0).standard_normal((4, 20, 3)).astype("float32")
+        callbacks = [keras_mnm.MemoryMonitor(x[:2], max_growth=10), *callbacks]
+        return model.fit(x, np.zeros((4, 8)), verbose=0, callbacks=callbacks).history
+
+    history = train(None, keras.callbacks.CSVLogger(tmp_path / "log.csv"))
+    assert 24**0.5 < history["memory_norm"][0] < 20  # three orthogonal matrices at first
+    assert 0.0 < history["write_norm"][0] < history["memory_norm"][0]
+    assert "memory_norm" in (tmp_path / "log.csv").read_text()
+    with pytest.raises(ValueError, match=r"norm became .* in epoch 1.*initial memory has 4\.9"):
+        train(50.0)
 
 
 def test_trace_follows_the_layer_backwards():
