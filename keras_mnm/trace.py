@@ -72,7 +72,7 @@ def memory_trace(model, inputs, layer=None):
             read_keys,
             write_keys,
             values,
-            cell.memory.read(read_keys, after.memory),
+            cell.memory.recall(read_keys, after.memory),
             cell.rate(rate_vector),
             _norm(written),
         )
