@@ -12,6 +12,9 @@ FILES = [
     "test_neural_memory.py",
     "test_sequence.py",
     "test_mnm.py",
+    "test_recurrent.py",
+    "test_trace.py",
+    "test_model.py",
     "test_salu.py",
     "test_distribution.py",
 ]

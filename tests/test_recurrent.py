@@ -1,0 +1,204 @@
+"""What a Keras user tries with a recurrent layer, over layers, masks and flags.
+
+The oracle is the reference in NumPy, one sample at a time, wherever the outputs are concerned.
+"""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+import keras_mnm
+
+B, T, FEATURES, UNITS, D = 3, 5, 2, 4, 3
+
+KINDS = {
+    "local": lambda **flags: keras_mnm.MNM(UNITS, D, **flags),
+    "gradient": lambda **flags: keras_mnm.MNM(UNITS, D, 2, write_rule="gradient", **flags),
+    "plain": lambda **flags: keras.layers.RNN(keras_mnm.MNMCell(UNITS, D), **flags),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+MASKS = {
+    "none": None,
+    "right": np.arange(T)[None] < [[5], [3], [1]],
+    "left": np.arange(T)[None] >= [[0], [2], [4]],
+    "holes": np.array([[1, 0, 1, 0, 1], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool),
+    "whole rows": np.array([[1] * T, [0] * T, [1] * T], bool),
+}
+FLAGS = [
+    {},
+    {"return_sequences": True},
+    {"return_sequences": True, "return_state": True},
+    {"return_sequences": True, "go_backwards": True},
+    {"return_sequences": True, "zero_output_for_mask": True},
+    {"return_sequences": True, "unroll": True},
+    {"return_state": True, "unroll": True, "go_backwards": True},
+]
+
+
+def inputs(batch=B, steps=T, seed=0):
+    return np.random.default_rng(seed).standard_normal((batch, steps, FEATURES)).astype("float32")
+
+
+def build(kind, **flags):
+    """A layer with biases that are not zero."""
+    keras.utils.set_random_seed(1)
+    layer = KINDS[kind](**flags)
+    layer.build((None, None, FEATURES))
+    rng = np.random.default_rng(2)
+    for weight in layer.cell.trainable_variables:
+        weight.assign(rng.uniform(-0.8, 0.8, weight.shape))
+    return layer
+
+
+def expected_outputs(layer, x, mask=None):
+    """The outputs of all steps by the reference, `[B, T, units]`."""
+    mask = np.ones(x.shape[:2], bool) if mask is None else mask
+    options = {"heads": layer.cell.num_heads, "rule": layer.cell.write_rule}
+    parameters = reference.cell_parameters(layer.cell)
+    rows = [reference.run(parameters, *row, **options)[0] for row in zip(x, mask)]
+    return np.stack(rows)
+
+
+def close(found, expected, tolerance=2e-5):
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+@kinds
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(flags) or "default")
+def test_flags_and_masks(kind, mask, flags):
+    layer, x, mask = build(kind, **flags), inputs(), MASKS[mask]
+    flip = (lambda a: a[:, ::-1]) if flags.get("go_backwards") else (lambda a: a)
+    whole = expected_outputs(layer, flip(x), None if mask is None else flip(mask))
+    if mask is not None and flags.get("zero_output_for_mask"):
+        whole = whole * mask[..., None]
+    result = layer(x, mask=mask)
+    outputs, *states = result if flags.get("return_state") else [result]
+    close(outputs, whole if flags.get("return_sequences") else whole[:, -1])
+    if flags.get("return_state"):
+        assert len(states) == len(layer.cell.state_size)
+        close(layer.cell.unpack_state(states).output, whole[:, -1])
+
+
+@kinds
+@pytest.mark.parametrize("shape", [(D, T), (UNITS, 1), (1, 1), (2, 9)], ids=str)
+def test_sizes_that_mislead(kind, shape):
+    """A batch as large as the memory, single steps, single samples."""
+    layer, x = build(kind, return_sequences=True), inputs(*shape)
+    close(layer(x), expected_outputs(layer, x))
+
+
+@kinds
+def test_initial_state_goes_on_where_the_last_call_ended(kind):
+    layer, x = build(kind, return_sequences=True, return_state=True), inputs(steps=6)
+    first, *states = layer(x[:, :2])
+    second = layer(x[:, 2:], initial_state=states)[0]
+    close(ops.concatenate([first, second], axis=1), expected_outputs(layer, x))
+
+
+@kinds
+def test_one_sample_is_reset_in_the_middle(kind):
+    """Zeros are the empty memory, φ_0, for the states hold what was written."""
+    layer, x = build(kind, return_sequences=True, return_state=True), inputs(steps=6)
+    _, *states = layer(x[:, :2])
+    keep = np.array([[1.0], [0.0], [1.0]], "float32")
+    outputs = layer(x[:, 2:], initial_state=[state * keep for state in states])[0]
+    expected = expected_outputs(layer, x)[:, 2:]
+    expected[1] = expected_outputs(layer, x[1:2, 2:])[0]
+    close(outputs, expected)
+
+
+@kinds
+def test_stateful_and_reset(kind):
+    layer, x = build(kind, return_sequences=True), inputs(steps=6)
+    stateful = KINDS[kind](return_sequences=True, stateful=True)
+    stateful(keras.Input(batch_shape=(B, 2, FEATURES)))
+    for variable, value in zip(stateful.cell.weights, layer.cell.weights):
+        variable.assign(value)
+    expected = expected_outputs(layer, x)
+    for _ in range(2):
+        chunks = [ops.convert_to_numpy(stateful(x[:, i : i + 2])) for i in (0, 2, 4)]
+        close(np.concatenate(chunks, axis=1), expected)
+        stateful.reset_state()
+
+
+@kinds
+def test_bidirectional(kind):
+    layer = keras.layers.Bidirectional(build(kind, return_sequences=True), merge_mode="sum")
+    x, mask = inputs(), MASKS["right"]
+    found = layer(x, mask=mask)
+    forward, backward = layer.forward_layer, layer.backward_layer
+    flipped = expected_outputs(backward, x[:, ::-1], mask[:, ::-1])[:, ::-1]
+    both = expected_outputs(forward, x, mask) + flipped
+    close(found, both * mask[..., None])  # Keras sets zero_output_for_mask
+
+
+@kinds
+def test_time_distributed(kind):
+    layer = keras.layers.TimeDistributed(build(kind))
+    x = np.stack([inputs(seed=0), inputs(seed=1)], axis=1)
+    expected = [expected_outputs(layer.layer, x[:, i])[:, -1] for i in range(2)]
+    close(layer(x), np.stack(expected, axis=1))
+
+
+def test_stacked_cells():
+    cells = [keras_mnm.MNMCell(UNITS, D), keras.layers.GRUCell(3), keras_mnm.MNMCell(2, D)]
+    stacked = keras.layers.RNN(cells, return_sequences=True)
+    x, mask = inputs(), MASKS["holes"]
+    found = stacked(x, mask=mask)
+    one_by_one = x
+    for cell in cells:
+        one_by_one = keras.layers.RNN(cell, return_sequences=True)(one_by_one, mask=mask)
+    close(found, ops.convert_to_numpy(one_by_one))
+
+
+@kinds
+def test_float64_is_kept(kind):
+    layer = build(kind, return_sequences=True, dtype="float64")
+    if kind == "plain":
+        cell = keras_mnm.MNMCell(UNITS, D, dtype="float64")
+        layer = keras.layers.RNN(cell, return_sequences=True, dtype="float64")
+    x = inputs().astype("float64")
+    close(layer(x), expected_outputs(layer, x), tolerance=1e-12)
+
+
+@kinds
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_a_model_trains_with_masks(kind, jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile does not take the layers' loops")
+    batch = 4 if jit_compile else 5  # the last batch is a partial one
+    x, mask = inputs(batch), MASKS["holes"][[0, 1, 2, 0, 1][:batch]]
+    rows, present = keras.Input((T, FEATURES)), keras.Input((T,), dtype="bool")
+    layer = build(kind)
+    model = keras.Model([rows, present], keras.layers.Dense(1)(layer(rows, mask=present)))
+    model.compile(keras.optimizers.Adam(0.02, clipnorm=1.0), "mse", jit_compile=jit_compile)
+    data = [x, mask], np.ones((batch, 1), "float32")
+    losses = model.fit(*data, batch_size=2, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    if jit_compile:
+        return  # another program to compile would show nothing new
+    hidden = expected_outputs(layer, x, mask)[:, -1]
+    kernel, bias = model.layers[-1].get_weights()
+    close(model.predict(data[0], batch_size=2, verbose=0), hidden @ kernel + bias, 1e-4)
+
+
+@kinds
+def test_clone_copy_and_weights_only(kind, tmp_path):
+    model = keras.Sequential([keras.Input((T, FEATURES)), build(kind)])
+    x = inputs()
+    expected = ops.convert_to_numpy(model(x))
+    clone = keras.models.clone_model(model)
+    assert clone.count_params() == model.count_params()
+    assert not np.allclose(ops.convert_to_numpy(clone(x)), expected)
+    clone.set_weights(model.get_weights())
+    close(clone(x), expected, 1e-6)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = keras.models.clone_model(model)
+    other.load_weights(tmp_path / "model.weights.h5")
+    close(other(x), expected, 1e-6)
