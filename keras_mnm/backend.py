@@ -6,7 +6,9 @@
   `backward(residuals, cotangents)` returns one cotangent for each argument.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
-- `slice_update(inputs, start, updates)`: `keras.ops.slice_update`, differentiable everywhere.
+- `slice_update(inputs, start, updates)`: `keras.ops.slice_update` along the second axis,
+  differentiable everywhere.
+- `portable_ops()`: a context in which what is traced has only operations that other runtimes know.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
 - `ONE_TRACE_FOR_ALL_SHAPES`: whether Keras traces a step once, of unknown sizes, for batches that
   differ in shape; where that is so, there are also
@@ -15,6 +17,8 @@
 - `TRACED_STEP_HIDES_STATE`: whether the logs of a training step are computed without access to
   the layers' weights.
 """
+
+import contextlib
 
 import keras
 import numpy as np
@@ -94,9 +98,26 @@ if NAME == "tensorflow":
 
         return ops.slice_update(inputs, start, updates), backward
 
+    _portable = False
+
     def slice_update(inputs, start, updates):
         """See the module."""
-        return _slice_update(inputs, tf.stack(start), updates)
+        if not _portable:
+            return _slice_update(inputs, tf.stack(start), updates)
+        end = start[1] + updates.shape[1]
+        outputs = tf.concat([inputs[:, : start[1]], updates, inputs[:, end:]], axis=1)
+        outputs.set_shape(inputs.shape)
+        return outputs
+
+    @contextlib.contextmanager
+    def portable_ops():
+        """See the module."""
+        global _portable
+        _portable = True
+        try:
+            yield
+        finally:
+            _portable = False
 
     def is_concrete(x):
         """See the module."""
@@ -142,6 +163,7 @@ elif NAME == "jax":
         return jax.lax.scan(step, carry, inputs, length, reverse)
 
     slice_update = ops.slice_update
+    portable_ops = contextlib.nullcontext
 
     def is_concrete(x):
         """See the module."""
@@ -178,6 +200,7 @@ elif NAME == "torch":
         return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
 
     slice_update = ops.slice_update
+    portable_ops = contextlib.nullcontext
 
     def is_concrete(x):
         """See the module."""

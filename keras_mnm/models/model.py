@@ -7,7 +7,7 @@ from keras_mnm.layers.meta_loss import RunningMetaLoss
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
 class Model(keras.Model):
-    """A `keras.Model` that makes up for two differences between the backends.
+    """A `keras.Model` that makes up for some differences between backends and runtimes.
 
     - It shows `meta_loss` in `fit` and `evaluate` on JAX, too, where the logs of a step cannot see
       the layers' weights, so the step itself has to report them.
@@ -15,6 +15,7 @@ class Model(keras.Model):
       length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
       unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths.
       (Not with `steps_per_execution` above 1, nor over several devices.)
+    - `export` writes the layers' fused form in operations that ONNX and LiteRT know, too.
 
     Example:
 
@@ -56,6 +57,10 @@ class Model(keras.Model):
         def _running_meta_losses(self):
             layers = self._flatten_layers(include_self=False)
             return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
+
+    def export(self, *args, **kwargs):
+        with backend.portable_ops():
+            return super().export(*args, **kwargs)
 
     if backend.ONE_TRACE_FOR_ALL_SHAPES:
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_mnm import backend
+
 
 class LowRank(NamedTuple):
     """`M_t = M_0 - Σ_{s≤t} k_sᵀ e_s`. Rows that are not written yet are zero."""
@@ -34,7 +36,7 @@ def put(rows, first, new):
     read the new rows as if they were the old ones.
     """
     zero = ops.zeros_like(first)
-    return ops.slice_update(rows, (zero, first, zero), new)
+    return backend.slice_update(rows, (zero, first, zero), new)
 
 
 def rows_before(step, steps, rows_per_step, dtype):

@@ -1,0 +1,125 @@
+"""Saving, exporting and quantizing: each cell of the table in docs/deployment.md."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import golden_models
+import keras
+import numpy as np
+import pytest
+
+import keras_mnm
+
+BACKEND = keras.backend.backend()
+T, FEATURES, UNITS, D = 5, 2, 6, 4
+
+
+def make(kind):
+    """A model, and inputs of it: whole sequences, or three steps with the states in and out."""
+    keras.utils.set_random_seed(0)
+    rule, form = kind.split()
+    if form == "streaming":
+        layer = keras_mnm.MNM(UNITS, D, write_rule=rule, return_sequences=True, return_state=True)
+        sequences = keras.Input((3, FEATURES))
+        states = [keras.Input((size,)) for size in layer.cell.state_size]
+        outputs = layer(sequences, initial_state=states)
+        model = keras_mnm.Model([sequences, *states], list(outputs))
+    else:
+        inputs = keras.Input((T, FEATURES))
+        model = keras_mnm.Model(inputs, keras_mnm.MNM(UNITS, D, write_rule=rule)(inputs))
+    rng = np.random.default_rng(1)
+    x = [rng.uniform(-0.5, 0.5, (2, *i.shape[1:])).astype("float32") for i in model.inputs]
+    model(x if len(x) > 1 else x[0])
+    return model, x
+
+
+KINDS = ["local whole", "gradient whole", "local streaming", "gradient streaming"]
+
+
+def check(model, x, found):
+    expected = model.predict(x if len(x) > 1 else x[0], verbose=0)
+    expected = expected if isinstance(expected, list) else [expected]
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(np.array(other), one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2tf, of itself
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_model(kind, tmp_path):
+    if BACKEND == "torch":
+        pytest.skip("Keras exports no SavedModel from torch")
+    tf = pytest.importorskip("tensorflow")
+    model, x = make(kind)
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    found = served.serve(*([x] if len(x) > 1 else x))
+    check(model, x, found if isinstance(found, (list, tuple)) else [found])
+
+
+@pytest.mark.filterwarnings("default")  # of the converter
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx(kind, tmp_path):
+    if BACKEND != "tensorflow":
+        pytest.skip("ONNX is exported from TensorFlow")
+    for package in ("tf2onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; it is in the extra 'onnx'")
+    import onnxruntime
+
+    model, x = make(kind)
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    names = [each.name for each in session.get_inputs()]
+    check(model, x, session.run(None, dict(zip(names, x, strict=True))))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_int8(rule):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((T, 16))
+    outputs = keras.layers.Dense(3)(keras_mnm.MNM(16, write_rule=rule)(inputs))
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).standard_normal((8, T, 16)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    model.quantize("int8")
+    quantized = {layer.name for layer in model._flatten_layers() if _is_int8(layer)}
+    assert {"interaction", "rate", "output"} <= quantized
+    error = np.abs(model.predict(x, verbose=0) - expected).max()
+    assert 0.0 < error < 0.05 * np.abs(expected).max()
+
+
+def _is_int8(layer):
+    return getattr(layer, "quantization_mode", None) == "int8"
+
+
+@pytest.mark.parametrize("path", sorted(golden_models.GOLDEN.glob("*.keras")), ids=lambda p: p.stem)
+def test_models_of_earlier_versions(path):
+    model = keras.saving.load_model(path)
+    with np.load(path.with_suffix(".npz")) as arrays:
+        found = keras.ops.convert_to_numpy(model(arrays["x"]))
+        np.testing.assert_allclose(found, arrays["y"], rtol=1e-4, atol=1e-5)
+
+
+OTHER_BACKEND = """
+import sys, numpy, keras, keras_mnm
+model = keras.saving.load_model(sys.argv[1])
+numpy.save(sys.argv[3], keras.ops.convert_to_numpy(model(numpy.load(sys.argv[2]))))
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_model_saved_here_is_loaded_there(backend, tmp_path):
+    if backend == BACKEND:
+        pytest.skip("the same backend")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; it is the extra '{backend}'")
+    model, (x,) = make("local whole")
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    files = [str(tmp_path / name) for name in ("model.keras", "x.npy", "y.npy")]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    subprocess.run([sys.executable, "-c", OTHER_BACKEND, *files], check=True, env=environment)
+    check(model, [x], [np.load(tmp_path / "y.npy")])
