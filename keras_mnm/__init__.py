@@ -1,6 +1,6 @@
 """Metalearned Neural Memory as Keras 3 layers."""
 
-from keras_mnm import backend, ops, tasks
+from keras_mnm import backend, ops, rl, tasks
 from keras_mnm.callbacks import StopOnNaN
 from keras_mnm.layers import (
     BFPF,
@@ -10,6 +10,8 @@ from keras_mnm.layers import (
     MNMCell,
     MNMState,
     NeuralMemory,
+    Plastic,
+    PlasticCell,
     SALUCell,
     SALUState,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "MetaLoss",
     "Model",
     "NeuralMemory",
+    "Plastic",
+    "PlasticCell",
     "SALUCell",
     "SALUState",
     "SequenceAccuracy",
@@ -42,6 +46,7 @@ __all__ = [
     "from_preset",
     "list_presets",
     "ops",
+    "rl",
     "save_to_preset",
     "tasks",
     "token_model",

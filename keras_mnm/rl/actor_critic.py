@@ -1,0 +1,113 @@
+"""Actor and critic over one recurrent core."""
+
+import keras
+from keras import ops
+
+from keras_mnm.validation import integer
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class ActorCritic(keras.Model):
+    """A policy and a value over one recurrent core, for whole episodes or one step at a time.
+
+    Calling the model runs the core over a sequence, in its fast form; `step` runs the core's cell
+    once. Both have the same weights, and the same numbers but for rounding. The states are the
+    core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
+
+    Args:
+        core: A recurrent Keras layer with `return_sequences=True` and `return_state=True`, for
+            instance `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
+        num_actions: Positive integer, the number of actions.
+        **kwargs: Arguments of `keras.Model` (`name`, `dtype`).
+
+    Call arguments:
+        observations: `[B, T, features]`.
+        states: List of states to start from. Defaults to `None`, an episode's start.
+
+    Returns:
+        Logits `[B, T, num_actions]`, values `[B, T]`, and the list of states after the last step.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> from keras_mnm.rl import ActorCritic
+    >>> core = keras_mnm.MNM(16, return_sequences=True, return_state=True)
+    >>> model = ActorCritic(core, num_actions=4)
+    >>> logits, values, states = model(keras.random.normal((2, 5, 12)))
+    >>> logits.shape == (2, 5, 4), values.shape == (2, 5)
+    (True, True)
+    >>> logits, values, states = model.step(keras.random.normal((2, 12)), states)
+    >>> logits.shape == (2, 4), values.shape == (2,)
+    (True, True)
+    """
+
+    def __init__(self, core, num_actions, **kwargs):
+        super().__init__(**kwargs)
+        if not (getattr(core, "return_sequences", False) and getattr(core, "return_state", False)):
+            raise ValueError(
+                "`core` must be a recurrent layer that returns all its outputs and its states: "
+                f"pass return_sequences=True and return_state=True to it. Received: {core!r}."
+            )
+        self.core = core
+        self.num_actions = integer("num_actions", num_actions)
+        self.policy = keras.layers.Dense(num_actions, name="policy")
+        self.value = keras.layers.Dense(1, name="value")
+
+    def build(self, observations_shape):
+        if len(observations_shape) != 3:
+            raise ValueError(
+                "An ActorCritic takes observations of shape [B, T, features], and its `step` those "
+                f"of one step. Received shape {tuple(observations_shape)}."
+            )
+        self.core.build(observations_shape)
+        self.policy.build((None, None, self._units))
+        self.value.build((None, None, self._units))
+
+    @property
+    def _units(self):
+        return keras.tree.flatten(self.core.cell.output_size)[0]
+
+    @property
+    def state_size(self):
+        """Sizes of the states, a flat list."""
+        return keras.tree.flatten(self.core.cell.state_size)
+
+    def get_initial_state(self, batch_size):
+        """The states at an episode's start."""
+        return keras.tree.flatten(self.core.cell.get_initial_state(batch_size=batch_size))
+
+    def call(self, observations, states=None):
+        if states is None:
+            states = self.get_initial_state(ops.shape(observations)[0])
+        outputs, *states = self.core(observations, initial_state=list(states))
+        return *self._heads(outputs), states
+
+    def step(self, observations, states):
+        """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
+        outputs, states = self.core.cell(observations, list(states))
+        return *self._heads(outputs), list(states)
+
+    def _heads(self, outputs):
+        return self.policy(outputs), ops.squeeze(self.value(outputs), axis=-1)
+
+    def meta_loss(self, states):
+        """The meta objective (Eq. 5) of the sequence that ended in these states, a scalar.
+
+        Zero for a core that has none.
+        """
+        if not hasattr(self.core, "meta_loss_weight"):
+            return ops.zeros(())
+        meta = self.core.cell.unpack_state(states).meta
+        return self.core.meta_loss_weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "core": keras.saving.serialize_keras_object(self.core),
+            "num_actions": self.num_actions,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        core = keras.saving.deserialize_keras_object(config["core"])
+        return cls(**{**config, "core": core})

@@ -1,0 +1,213 @@
+"""Advantage actor-critic in the maze: rollout and update as one compiled program."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mnm import backend
+from keras_mnm.rl.returns import a2c_losses, discounted_returns
+from keras_mnm.validation import integer, number
+
+
+class Chance(NamedTuple):
+    """All that is left to chance in `B` episodes of `T` steps: numbers from [0, 1)."""
+
+    goals: object
+    """`[B]`, see `Maze.reset`."""
+    actions: object
+    """`[T, B]`, see `choose`."""
+    landings: object
+    """`[T, B]`, see `Maze.step`."""
+
+
+class Episodes(NamedTuple):
+    """`B` whole episodes."""
+
+    observations: object
+    """`[B, T, features]`."""
+    actions: object
+    """int32 `[B, T]`."""
+    rewards: object
+    """`[B, T]`."""
+    agents: object
+    """The agent's cell before each step, int32 `[B, T]`."""
+    goals: object
+    """The goal's cell, int32 `[B]`."""
+
+
+def draw_chance(seed, batch_size, steps):
+    """The `Chance` of `batch_size` episodes by a seed (an integer, or a tuple of them).
+
+    >>> from keras_mnm.rl import draw_chance
+    >>> draw_chance((0, 7), batch_size=2, steps=5).actions.shape
+    (5, 2)
+    """
+    rng = np.random.default_rng(seed)
+    return Chance(rng.random(batch_size, "float32"), *rng.random((2, steps, batch_size), "float32"))
+
+
+def choose(logits, uniform):
+    """Draws actions from a policy: int32 `[B]` by logits `[B, A]` and uniform numbers `[B]`."""
+    up_to = ops.cumsum(ops.softmax(logits), axis=-1)[:, :-1]
+    return ops.sum(ops.cast(up_to <= uniform[:, None], "int32"), axis=-1)
+
+
+def rollout(model, maze, chance):
+    """Plays whole episodes.
+
+    Args:
+        model: An `ActorCritic`; or None, for the policy that chooses all actions alike.
+        maze: A `Maze`.
+        chance: A `Chance`.
+
+    Returns:
+        `Episodes`.
+
+    Example:
+
+    >>> from keras_mnm.rl import Maze, draw_chance, rollout
+    >>> episodes = rollout(None, Maze(), draw_chance(seed=0, batch_size=3, steps=250))
+    >>> episodes.rewards.shape == (3, 250)
+    True
+    """
+    batch_size = chance.goals.shape[0]
+    states = [] if model is None else model.get_initial_state(batch_size)
+
+    def step(carry, uniform):
+        mazes, states = carry
+        observations = maze.observe(mazes)
+        if model is None:
+            logits = ops.zeros((batch_size, maze.num_actions))
+        else:
+            logits, _, states = model.step(observations, states)
+        actions = choose(logits, uniform[0])
+        after = maze.step(mazes, actions, uniform[1])
+        return (after, states), (observations, actions, after.reward, mazes.agent)
+
+    start = (maze.reset(chance.goals), states)
+    uniform = ops.stack([chance.actions, chance.landings], axis=1)
+    (mazes, _), steps = backend.scan(step, start, uniform, uniform.shape[0])
+    by_episode = [ops.swapaxes(x, 0, 1) for x in steps]
+    return Episodes(*by_episode, mazes.goal)
+
+
+class A2CWeights(NamedTuple):
+    """How returns are discounted and how the parts of the loss are weighed."""
+
+    discount: float = 0.9
+    """γ."""
+    value: float = 0.1
+    """Of the critic's loss."""
+    concentration: float = 0.03
+    """Of the sum of squared probabilities, in place of an entropy bonus."""
+
+
+def episode_loss(model, observations, actions, returns, weights):
+    """The whole loss of episodes, a scalar, and its parts by name.
+
+    >>> import keras, keras_mnm, numpy as np
+    >>> from keras_mnm.rl import A2CWeights, ActorCritic, episode_loss
+    >>> model = ActorCritic(keras_mnm.MNM(8, return_sequences=True, return_state=True), 4)
+    >>> episodes = np.zeros((2, 5, 12), "float32"), np.zeros((2, 5), "int32"), np.ones((2, 5))
+    >>> loss, parts = episode_loss(model, *episodes, A2CWeights())
+    >>> sorted(parts)
+    ['concentration', 'loss', 'meta_loss', 'policy_loss', 'value_loss']
+    """
+    logits, values, states = model(observations)
+    policy, value, concentration = a2c_losses(logits, values, actions, returns)
+    meta = model.meta_loss(states)
+    loss = policy + weights.value * value + weights.concentration * concentration + meta
+    return loss, {
+        "loss": loss,
+        "policy_loss": policy,
+        "value_loss": value,
+        "concentration": concentration,
+        "meta_loss": meta,
+    }
+
+
+class Trainer:
+    """Trains an actor-critic in the maze, on TensorFlow and JAX alike.
+
+    An update plays `parallel` episodes side by side and learns from them. Playing and the gradient
+    are one compiled program. The episodes of update `n` depend on the seed, on `n` (which the
+    optimizer counts) and on the weights alone, so that a run goes on exactly where it was left.
+
+    Args:
+        model: An `ActorCritic`.
+        maze: A `Maze`.
+        optimizer: A Keras optimizer.
+        parallel: Positive integer, episodes an update. Defaults to `64`.
+        weights: `A2CWeights`. Defaults to `A2CWeights()`.
+        seed: Non-negative integer. Defaults to `0`.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> from keras_mnm.rl import ActorCritic, Maze, Trainer
+    >>> model = ActorCritic(keras.layers.LSTM(8, return_sequences=True, return_state=True), 4)
+    >>> trainer = Trainer(model, Maze(episode_steps=10), keras.optimizers.Adam(), parallel=4)
+    >>> "reward" in trainer.update()
+    True
+    """
+
+    def __init__(self, model, maze, optimizer, parallel=64, weights=None, seed=0):
+        self.model = model
+        self.maze = maze
+        self.optimizer = optimizer
+        self.parallel = integer("parallel", parallel)
+        self.weights = A2CWeights() if weights is None else weights
+        self.seed = integer("seed", seed, minimum=0)
+        number("discount", self.weights.discount, high=1.0)
+        if not model.built:
+            model.build((None, maze.episode_steps, maze.observation_size))
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        self._compiled = backend.compile(self._play_and_learn)
+
+    @property
+    def updates(self):
+        """Updates done."""
+        return int(self.optimizer.iterations)
+
+    @property
+    def episodes(self):
+        """Episodes seen."""
+        return self.updates * self.parallel
+
+    def update(self):
+        """Plays `parallel` episodes and learns from them.
+
+        Returns:
+            A dict of floats: `reward`, the mean over episodes of their total reward, and the parts
+            of the loss.
+        """
+        chance = draw_chance((self.seed, self.updates), self.parallel, self.maze.episode_steps)
+        trained = [variable.value for variable in self.model.trainable_variables]
+        fixed = [variable.value for variable in self.model.non_trainable_variables]
+        logs, gradients = self._compiled(trained, fixed, chance)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return {name: float(value) for name, value in logs.items()}
+
+    def _play_and_learn(self, trained, fixed, chance):
+        """The logs of the episodes, and the loss's gradient; a pure function."""
+        model = self.model
+        fixed = list(zip(model.non_trainable_variables, fixed, strict=True))
+
+        def with_weights(values, function):
+            values = zip(model.trainable_variables, values, strict=True)
+            with keras.StatelessScope([*values, *fixed]):
+                return function()
+
+        episodes = with_weights(trained, lambda: rollout(model, self.maze, chance))
+        returns = discounted_returns(episodes.rewards, self.weights.discount)
+        played = episodes.observations, episodes.actions, returns, self.weights
+
+        def loss(values):
+            return with_weights(values, lambda: episode_loss(model, *played))
+
+        (_, parts), gradients = backend.value_and_gradient(loss, trained)
+        reward = ops.mean(ops.sum(episodes.rewards, axis=1))
+        return {"reward": reward, **parts}, gradients
