@@ -27,9 +27,9 @@ MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 class PlainMaze:
     """One maze, played on the picture above; shares no code with the package."""
 
-    def __init__(self, uniform):
+    def __init__(self, uniform, episode_steps=250):
         self.agent, self.goal = (5, 5), FREE[int(uniform * 65)]
-        self.reward, self.count = 0.0, 0
+        self.reward, self.count, self.episode_steps = 0.0, 0, episode_steps
 
     def step(self, action, uniform):
         row, column = (a + b for a, b in zip(self.agent, MOVES[ACTIONS[action]]))
@@ -50,7 +50,7 @@ class PlainMaze:
             for r in range(row - 1, row + 2)
             for c in range(column - 1, column + 2)
         ]
-        return [*patch, self.reward, self.count / 250, 1.0]
+        return [*patch, self.reward, self.count / self.episode_steps, 1.0]
 
 
 def cell(row, column):

@@ -14,7 +14,6 @@ from keras_mnm.rl.training import (
     Trainer,
     choose,
     draw_chance,
-    episode_loss,
     rollout,
 )
 
@@ -32,7 +31,6 @@ __all__ = [
     "choose",
     "discounted_returns",
     "draw_chance",
-    "episode_loss",
     "log_probabilities",
     "rollout",
 ]

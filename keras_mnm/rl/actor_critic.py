@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mnm import backend
 from keras_mnm.validation import integer
 
 
@@ -23,6 +24,8 @@ class ActorCritic(keras.Model):
     Call arguments:
         observations: `[B, T, features]`.
         states: List of states to start from. Defaults to `None`, an episode's start.
+        present: Boolean `[B, T]`; the other steps leave the states as they are. Defaults to `None`,
+            all steps.
 
     Returns:
         Logits `[B, T, num_actions]`, values `[B, T]`, and the list of states after the last step.
@@ -59,7 +62,9 @@ class ActorCritic(keras.Model):
                 "An ActorCritic takes observations of shape [B, T, features], and its `step` those "
                 f"of one step. Received shape {tuple(observations_shape)}."
             )
-        self.core.build(observations_shape)
+        self._observations_shape = tuple(observations_shape)
+        if not self.core.built:  # as it is when it was loaded
+            self.core.build(observations_shape)
         self.policy.build((None, None, self._units))
         self.value.build((None, None, self._units))
 
@@ -76,16 +81,55 @@ class ActorCritic(keras.Model):
         """The states at an episode's start."""
         return keras.tree.flatten(self.core.cell.get_initial_state(batch_size=batch_size))
 
-    def call(self, observations, states=None):
+    def call(self, observations, states=None, present=None):
         if states is None:
             states = self.get_initial_state(ops.shape(observations)[0])
-        outputs, *states = self.core(observations, initial_state=list(states))
+        outputs, *states = self.core(observations, initial_state=list(states), mask=present)
         return *self._heads(outputs), states
+
+    def call_with_resets(self, observations, first):
+        """Calls the model on sequences in which episodes start anywhere.
+
+        Slower than a call, since it takes one step after another.
+
+        Args:
+            observations: `[B, T, features]`.
+            first: Boolean `[B, T]`, the steps before which the states are emptied.
+
+        Returns:
+            As a call; the meta objective is that of all steps.
+        """
+
+        def step(states, inputs):
+            observations, first = inputs
+            logits, values, states = self.step(observations, self.reset(states, first, keep=True))
+            return states, (logits, values)
+
+        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first)]
+        start = self.get_initial_state(ops.shape(observations)[0])
+        states, outputs = backend.scan(step, start, inputs, observations.shape[1])
+        logits, values = (ops.swapaxes(x, 0, 1) for x in outputs)
+        return logits, values, states
 
     def step(self, observations, states):
         """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
         outputs, states = self.core.cell(observations, list(states))
         return *self._heads(outputs), list(states)
+
+    def reset(self, states, first, keep=False):
+        """Puts the samples with `first` (boolean `[B]`) back to an episode's start.
+
+        With `keep` the sums of the meta objective go on.
+        """
+        initial = self.get_initial_state(ops.shape(first)[0])
+        if keep and self._has_meta_objective:
+            meta = self.core.cell.unpack_state(states).meta
+            initial = self.core.cell.unpack_state(initial)._replace(meta=meta)
+            initial = self.core.cell.pack_state(initial)
+        return [
+            ops.where(first[:, None], one, other)
+            for one, other in zip(initial, states, strict=True)
+        ]
 
     def _heads(self, outputs):
         return self.policy(outputs), ops.squeeze(self.value(outputs), axis=-1)
@@ -95,10 +139,14 @@ class ActorCritic(keras.Model):
 
         Zero for a core that has none.
         """
-        if not hasattr(self.core, "meta_loss_weight"):
+        if not self._has_meta_objective:
             return ops.zeros(())
         meta = self.core.cell.unpack_state(states).meta
         return self.core.meta_loss_weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
+
+    @property
+    def _has_meta_objective(self):
+        return hasattr(self.core, "meta_loss_weight")
 
     def get_config(self):
         return {
@@ -106,6 +154,14 @@ class ActorCritic(keras.Model):
             "core": keras.saving.serialize_keras_object(self.core),
             "num_actions": self.num_actions,
         }
+
+    def get_build_config(self):
+        """What `build_from_config` makes the weights by when a saved model is loaded."""
+        return {"observations_shape": self._observations_shape} if self.built else None
+
+    def build_from_config(self, config):
+        """Makes the weights of a saved model."""
+        self.build(tuple(config["observations_shape"]))
 
     @classmethod
     def from_config(cls, config):

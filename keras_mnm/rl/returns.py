@@ -58,7 +58,7 @@ def log_probabilities(logits, actions):
     return ops.sum(chosen * ops.log_softmax(logits), axis=-1)
 
 
-def a2c_losses(logits, values, actions, returns):
+def a2c_losses(logits, values, actions, returns, weights=None):
     """The losses of advantage actor-critic for whole sequences.
 
     The last of them takes the place of an entropy bonus, after Miconi et al. 2018.
@@ -68,6 +68,7 @@ def a2c_losses(logits, values, actions, returns):
         values: `[B, T]`, of the critic.
         actions: Integers `[B, T]`.
         returns: `[B, T]`.
+        weights: `[B, T]`, how much a step counts in the means. Defaults to ones.
 
     Returns:
         `A2CLosses` of three scalars.
@@ -80,7 +81,11 @@ def a2c_losses(logits, values, actions, returns):
     [1.386, 4.0, 0.5]
     """
     logits, values = ops.convert_to_tensor(logits), ops.convert_to_tensor(values)
+    weights = ops.ones_like(values) if weights is None else ops.cast(weights, values.dtype)
+    # A batch that holds no step that counts has no loss, rather than NaN.
+    total = ops.maximum(ops.sum(weights), 1e-6)
     advantage = returns - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)
-    return A2CLosses(ops.mean(policy), ops.mean(ops.square(advantage)), ops.mean(concentration))
+    parts = policy, ops.square(advantage), concentration
+    return A2CLosses(*(ops.sum(weights * part) / total for part in parts))

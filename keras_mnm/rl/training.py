@@ -103,29 +103,23 @@ class A2CWeights(NamedTuple):
     concentration: float = 0.03
     """Of the sum of squared probabilities, in place of an entropy bonus."""
 
+    def loss(self, losses, meta_loss):
+        """The whole loss by `A2CLosses` and the meta objective, and all parts by name.
 
-def episode_loss(model, observations, actions, returns, weights):
-    """The whole loss of episodes, a scalar, and its parts by name.
-
-    >>> import keras, keras_mnm, numpy as np
-    >>> from keras_mnm.rl import A2CWeights, ActorCritic, episode_loss
-    >>> model = ActorCritic(keras_mnm.MNM(8, return_sequences=True, return_state=True), 4)
-    >>> episodes = np.zeros((2, 5, 12), "float32"), np.zeros((2, 5), "int32"), np.ones((2, 5))
-    >>> loss, parts = episode_loss(model, *episodes, A2CWeights())
-    >>> sorted(parts)
-    ['concentration', 'loss', 'meta_loss', 'policy_loss', 'value_loss']
-    """
-    logits, values, states = model(observations)
-    policy, value, concentration = a2c_losses(logits, values, actions, returns)
-    meta = model.meta_loss(states)
-    loss = policy + weights.value * value + weights.concentration * concentration + meta
-    return loss, {
-        "loss": loss,
-        "policy_loss": policy,
-        "value_loss": value,
-        "concentration": concentration,
-        "meta_loss": meta,
-    }
+        >>> from keras_mnm.rl import A2CLosses, A2CWeights
+        >>> loss, parts = A2CWeights().loss(A2CLosses(1.0, 2.0, 3.0), meta_loss=4.0)
+        >>> round(loss, 2)
+        5.29
+        """
+        policy, value, concentration = losses
+        loss = policy + self.value * value + self.concentration * concentration + meta_loss
+        return loss, {
+            "loss": loss,
+            "policy_loss": policy,
+            "value_loss": value,
+            "concentration": concentration,
+            "meta_loss": meta_loss,
+        }
 
 
 class Trainer:
@@ -203,10 +197,14 @@ class Trainer:
 
         episodes = with_weights(trained, lambda: rollout(model, self.maze, chance))
         returns = discounted_returns(episodes.rewards, self.weights.discount)
-        played = episodes.observations, episodes.actions, returns, self.weights
 
         def loss(values):
-            return with_weights(values, lambda: episode_loss(model, *played))
+            def run():
+                logits, values, states = model(episodes.observations)
+                losses = a2c_losses(logits, values, episodes.actions, returns)
+                return self.weights.loss(losses, model.meta_loss(states))
+
+            return with_weights(values, run)
 
         (_, parts), gradients = backend.value_and_gradient(loss, trained)
         reward = ops.mean(ops.sum(episodes.rewards, axis=1))
