@@ -14,6 +14,7 @@ EXAMPLES = {
     "dictionary": "dictionary_inference",
     "double-copy": "double_copy",
     "priority-sort": "priority_sort",
+    "maze": "maze_a2c",
 }
 """The example of each task; its module has a `TASK`."""
 
@@ -71,6 +72,13 @@ class Task:
     def figures(self, outputs, targets):
         """What a model's outputs are worth, as a dict of floats."""
         raise NotImplementedError
+
+    def measure(self, model, episodes, seed):
+        """What a model is worth on fresh episodes, as a dict."""
+        inputs, targets = fresh_episodes(self, model, episodes, seed)
+        outputs = model.predict(inputs, batch_size=250, verbose=0)
+        figures = self.figures(outputs, targets)
+        return {**figures, "episodes": episodes, "evaluation_seed": seed}
 
     def show(self, inputs, targets, outputs):
         """Prints some episodes with the model's answers."""
@@ -183,7 +191,7 @@ def train(task, args, parser):
         print(f"\n{run.interrupted()}", flush=True)
         parser.exit(130)
 
-    figures = measure(task, model, args.episodes, args.seed)
+    figures = task.measure(model, args.episodes, args.seed)
     run.finish(model, f"{name}, seed {args.seed}", figures)
     show(task, model, args.seed)
     print(f"Model, curve, history and metrics are in {folder}/")
@@ -195,7 +203,7 @@ def evaluate(task, args):
     instance = ", ".join(f"{key} {value}" for key, value in task.settings_of(model).items())
     print(f"{args.evaluate}: {task.title} ({instance})")
     show(task, model, args.seed)
-    print(json.dumps(measure(task, model, args.episodes, args.seed)))
+    print(json.dumps(task.measure(model, args.episodes, args.seed)))
 
 
 def open_model(name):
@@ -219,14 +227,6 @@ def take_weights(model, name):
             "a model of the same kind and sizes"
         )
     model.set_weights(weights)
-
-
-def measure(task, model, episodes, seed):
-    """What a model is worth on fresh episodes."""
-    inputs, targets = fresh_episodes(task, model, episodes, seed)
-    outputs = model.predict(inputs, batch_size=250, verbose=0)
-    figures = task.figures(outputs, targets)
-    return {**figures, "episodes": episodes, "evaluation_seed": seed}
 
 
 def show(task, model, seed, count=4):
@@ -257,7 +257,8 @@ def account_of(run):
     else:  # ended before its time
         settings = json.loads((run / "settings.json").read_text())
         epochs = len(history["history"]["loss"])
-        steps_per_epoch = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+        usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+        steps_per_epoch = settings.get("steps_per_epoch", usual)
         account = {"settings": settings, "updates": epochs * steps_per_epoch, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {

@@ -6,7 +6,15 @@ python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionar
 import json
 import pathlib
 
-from command_line import MODELS, HelpFormatter, Parser, non_negative_int, positive_int, use_backend
+from command_line import (
+    MAZE_MODELS,
+    MODELS,
+    HelpFormatter,
+    Parser,
+    non_negative_int,
+    positive_int,
+    use_backend,
+)
 
 
 def main(arguments=None):
@@ -41,11 +49,12 @@ def main(arguments=None):
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
     settings = training["settings"]
-    instance = ", ".join(
-        f"{name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)
+    instance = "".join(
+        f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)
     )
-    description = f"{MODELS[settings['model']]} on {task.title}, {instance}."
-    figures = experiment.measure(task, model, args.episodes, args.seed)
+    model_name = {**MAZE_MODELS, **MODELS}[settings["model"]]
+    description = f"{model_name} on {task.title}{instance}."
+    figures = task.measure(model, args.episodes, args.seed)
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)

@@ -92,8 +92,7 @@ class Run:
             The trained model.
         """
         if self._model is None:
-            self._write(_SETTINGS, self.settings)
-            self._model = model
+            self._begin(model)
         data.epoch = self.epoch
         if not self.is_solved(solved):
             self._model.fit(
@@ -104,6 +103,10 @@ class Run:
                 callbacks=[_Checkpoint(self, solved), keras_mnm.StopOnNaN()],
             )
         return self._model
+
+    def _begin(self, model):
+        self._write(_SETTINGS, self.settings)
+        self._model = model
 
     def is_solved(self, solved):
         """Whether the last `SOLVED_EPOCHS` epochs were."""
@@ -126,9 +129,7 @@ class Run:
         """Writes the model, the learning curve and `metrics.json`."""
         with replacing(self.folder / "model.keras") as path:
             model.save(path)
-        learning_curve(
-            self.history, self.folder / "learning_curve.png", title, self.steps_per_epoch
-        )
+        self.draw_curve(self.folder / "learning_curve.png", title)
         self._write_history(finished=True)
         metrics = {
             **figures,
@@ -138,6 +139,20 @@ class Run:
             **origin(),
         }
         self._write("metrics.json", metrics)
+
+    def draw_curve(self, path, title):
+        """Draws the history into a PNG file."""
+        learning_curve(self.history, path, title, self.steps_per_epoch)
+
+    def keep(self, model, seconds, logs):
+        """Keeps the history and a whole checkpoint, optimizer included, after an epoch."""
+        before = self.seconds[-1] if self.seconds else 0.0
+        self.seconds.append(round(before + seconds, 2))
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        self._write_history(finished=False)
+        with replacing(self.folder / _CHECKPOINT) as path:
+            model.save(path)
 
     def _read(self, name):
         try:
@@ -159,7 +174,7 @@ class Run:
 
 
 class _Checkpoint(keras.callbacks.Callback):
-    """Keeps the run's history and a whole checkpoint, optimizer included, after every epoch."""
+    """Keeps a checkpoint after every epoch, and ends a run that is solved."""
 
     def __init__(self, run, solved):
         super().__init__()
@@ -170,15 +185,8 @@ class _Checkpoint(keras.callbacks.Callback):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        run = self._run
-        before = run.seconds[-1] if run.seconds else 0.0
-        run.seconds.append(round(before + time.monotonic() - self._start, 2))
-        for name, value in logs.items():
-            run.history.setdefault(name, []).append(float(value))
-        run._write_history(finished=False)
-        with replacing(run.folder / _CHECKPOINT) as path:
-            self.model.save(path)
-        if run.is_solved(self._solved):
+        self._run.keep(self.model, time.monotonic() - self._start, logs)
+        if self._run.is_solved(self._solved):
             self.model.stop_training = True
 
 

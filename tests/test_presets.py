@@ -74,7 +74,7 @@ def test_packaged_presets_are_whole_and_answer():
         task, model = experiment.task_of(card["training"]["settings"]), keras_mnm.from_preset(name)
         assert name.startswith(task.instance_name(task.settings_of(model)))
         assert "evaluation_seed" in card["metrics"]
-        found = experiment.measure(task, model, episodes=64, seed=0)
+        found = task.measure(model, episodes=64, seed=0)
         for figure in {"symbol_accuracy", "bit_accuracy"} & set(found):
             assert found[figure] == pytest.approx(card["metrics"][figure], abs=0.05)
 

@@ -15,6 +15,7 @@ from keras_mnm.rl.training import (
     choose,
     draw_chance,
     rollout,
+    total_rewards,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "draw_chance",
     "log_probabilities",
     "rollout",
+    "total_rewards",
 ]

@@ -222,7 +222,8 @@ class A2CAgent(tf_agent.TFAgent):
         # For the Checkpointer, as in the network.
         self._mirror = [v.value for v in (*self.model.variables, *optimizer.variables)]
         self._whole = backend.compile(self._run_whole)
-        self._by_step = backend.compile(self._run_by_step)
+        # XLA does not take the gradient of a loop over a cell that splits.
+        self._by_step = tf.function(self._run_by_step, autograph=False)
 
     def _initialize(self):
         pass

@@ -10,6 +10,9 @@ from keras_mnm import backend
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.validation import integer, number
 
+_FRESH = 1
+"""In the seed of episodes that no training run plays."""
+
 
 class Chance(NamedTuple):
     """All that is left to chance in `B` episodes of `T` steps: numbers from [0, 1)."""
@@ -91,6 +94,29 @@ def rollout(model, maze, chance):
     (mazes, _), steps = backend.scan(step, start, uniform, uniform.shape[0])
     by_episode = [ops.swapaxes(x, 0, 1) for x in steps]
     return Episodes(*by_episode, mazes.goal)
+
+
+def total_rewards(model, maze, episodes, seed=0, parallel=100):
+    """What fresh episodes earn in total, a NumPy array `[episodes]`.
+
+    Args:
+        model: An `ActorCritic`; or None, for the policy that chooses all actions alike.
+        maze: A `Maze`.
+        episodes: Positive integer, the number of episodes.
+        seed: Of the episodes, which are others than those of any `Trainer`. Defaults to `0`.
+        parallel: Positive integer, episodes side by side. Defaults to `100`.
+
+    Example:
+
+    >>> from keras_mnm.rl import Maze, total_rewards
+    >>> total_rewards(None, Maze(), episodes=250).shape
+    (250,)
+    """
+    parallel = min(integer("parallel", parallel), integer("episodes", episodes))
+    play = backend.compile(lambda chance: ops.sum(rollout(model, maze, chance).rewards, axis=1))
+    seeds = ((seed, batch, _FRESH) for batch in range(-(-episodes // parallel)))
+    rewards = [play(draw_chance(s, parallel, maze.episode_steps)) for s in seeds]
+    return np.concatenate([ops.convert_to_numpy(r) for r in rewards])[:episodes]
 
 
 class A2CWeights(NamedTuple):
