@@ -147,6 +147,18 @@ def test_an_episode_in_mid_sequence_begins_with_an_empty_memory(core):
             close(ends, expected[2])
 
 
+def test_absent_steps_change_nothing():
+    model, x = make_model(), observations()
+    present = np.ones((B, T), bool)
+    present[0, 2:4] = present[1, :2] = False
+    expected = model(x, present=present)
+    stepwise = model.call_with_resets(x, np.zeros((B, T), bool), present)
+    logits = numpy([expected[0], stepwise[0]])
+    close(logits[0][present], logits[1][present])
+    close(stepwise[2][1:], expected[2][1:])
+    assert ops.convert_to_numpy(expected[2][-1])[:, 1].tolist() == [T - 2, T - 2, T]
+
+
 def test_meta_loss():
     model, x = make_model(), observations()
     states = model(x)[2]

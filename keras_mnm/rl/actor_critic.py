@@ -87,7 +87,7 @@ class ActorCritic(keras.Model):
         outputs, *states = self.core(observations, initial_state=list(states), mask=present)
         return *self._heads(outputs), states
 
-    def call_with_resets(self, observations, first):
+    def call_with_resets(self, observations, first, present=None):
         """Calls the model on sequences in which episodes start anywhere.
 
         Slower than a call, since it takes one step after another.
@@ -95,17 +95,20 @@ class ActorCritic(keras.Model):
         Args:
             observations: `[B, T, features]`.
             first: Boolean `[B, T]`, the steps before which the states are emptied.
+            present: As in a call.
 
         Returns:
             As a call; the meta objective is that of all steps.
         """
 
         def step(states, inputs):
-            observations, first = inputs
-            logits, values, states = self.step(observations, self.reset(states, first, keep=True))
-            return states, (logits, values)
+            observations, first, present = inputs
+            before = self.reset(states, first, keep=True)
+            logits, values, after = self.step(observations, before)
+            return _where(present, after, before), (logits, values)
 
-        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first)]
+        present = ops.ones_like(first) if present is None else present
+        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first, present)]
         start = self.get_initial_state(ops.shape(observations)[0])
         states, outputs = backend.scan(step, start, inputs, observations.shape[1])
         logits, values = (ops.swapaxes(x, 0, 1) for x in outputs)
@@ -126,10 +129,7 @@ class ActorCritic(keras.Model):
             meta = self.core.cell.unpack_state(states).meta
             initial = self.core.cell.unpack_state(initial)._replace(meta=meta)
             initial = self.core.cell.pack_state(initial)
-        return [
-            ops.where(first[:, None], one, other)
-            for one, other in zip(initial, states, strict=True)
-        ]
+        return _where(first, initial, states)
 
     def _heads(self, outputs):
         return self.policy(outputs), ops.squeeze(self.value(outputs), axis=-1)
@@ -167,3 +167,9 @@ class ActorCritic(keras.Model):
     def from_config(cls, config):
         core = keras.saving.deserialize_keras_object(config["core"])
         return cls(**{**config, "core": core})
+
+
+def _where(condition, ones, others):
+    """The states of the samples with `condition` from `ones`, the rest from `others`."""
+    pairs = zip(ones, others, strict=True)
+    return [ops.where(condition[:, None], one, other) for one, other in pairs]

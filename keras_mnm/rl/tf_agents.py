@@ -252,8 +252,8 @@ class A2CAgent(tf_agent.TFAgent):
         )
 
     def _run_whole(self, experience, weights):
-        def run(observations, first):
-            return self.model(observations, present=~experience.is_boundary())
+        def run(observations, first, present):
+            return self.model(observations, present=present)
 
         return self._losses_and_gradients(run, experience, weights)
 
@@ -269,9 +269,10 @@ class A2CAgent(tf_agent.TFAgent):
         return (loss, parts), gradients
 
     def _losses(self, run, experience, weights):
-        logits, values, states = run(experience.observation, experience.is_first())
+        present = ~experience.is_boundary()
+        logits, values, states = run(experience.observation, experience.is_first(), present)
         discounts = experience.discount
-        counts = tf.cast(~experience.is_boundary(), values.dtype)
+        counts = tf.cast(present, values.dtype)
         # Where the episode goes on, the last step stands for its own value.
         ends = tf.concat([tf.ones_like(counts[:, 1:]), 1.0 - discounts[:, -1:]], axis=1)
         rewards = ends * experience.reward + (1.0 - ends) * tf.stop_gradient(values)
