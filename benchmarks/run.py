@@ -28,6 +28,7 @@ BENCHMARKS = (
     "half_precision",
     "time_profile",
     "input_pipeline",
+    "maze_update",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

@@ -1,5 +1,11 @@
 """Advantage actor-critic: returns, losses, the model by step and by sequence, and training."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -267,6 +273,35 @@ def test_learns_to_find_the_goal_again():
     run = rl.Trainer(model, maze, keras.optimizers.Adam(0.01), parallel=64)
     rewards = [run.update()["reward"] for _ in range(250)]
     assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 8
+
+
+TRAIN_ON_JAX = """
+import sys, test_a2c
+run = test_a2c.trainer()
+print([run.update()["loss"] for _ in range(2)])
+run.model.save(sys.argv[1])
+"""
+
+
+def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("compares JAX with TensorFlow, from there")
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed; it is the extra 'jax'")
+    path = tmp_path / "model.keras"
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN_ON_JAX, str(path)],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    run = trainer()
+    losses = [run.update()["loss"] for _ in range(2)]
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(losses, rel=1e-4)
+    loaded, x = keras.saving.load_model(path), observations()
+    close(softmax(numpy(loaded(x)[0])), softmax(numpy(run.model(x)[0])), 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ FILES = [
     "test_sequence.py",
     "test_mnm.py",
     "test_salu.py",
+    "test_plastic.py",
+    "test_maze.py",
+    "test_a2c.py",
     "test_distribution.py",
 ]
 

@@ -1,5 +1,7 @@
 """Actor and critic over one recurrent core."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -118,6 +120,39 @@ class ActorCritic(keras.Model):
         """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
         outputs, states = self.core.cell(observations, list(states))
         return *self._heads(outputs), list(states)
+
+    def play(self, observe, act, world, chance, features):
+        """Plays whole episodes: each step's observations hang on what was done before.
+
+        Args:
+            observe: A function from the world's state to observations `[B, features]`.
+            act: A function from the world's state, logits `[B, num_actions]` and the step's part
+                of `chance` to the world's next state and a nest of results.
+            world: The world's state at first, a nest of tensors.
+            chance: A tensor `[T, B, n]` that has what is left to chance.
+            features: The size of the observations.
+
+        Returns:
+            The results, `[T, B, ...]`, and a tape for `replaying`, None if the core has none.
+        """
+        if hasattr(self.core, "play"):
+            act_on_output = lambda world, output, chance: act(world, self.policy(output), chance)
+            played = self.core.play(observe, act_on_output, world, chance, features)
+            if played is not None:
+                return played[1], played[0]
+
+        def step(carry, chance):
+            world, states = carry
+            logits, _, states = self.step(observe(world), states)
+            world, results = act(world, logits, chance)
+            return (world, states), results
+
+        start = (world, self.get_initial_state(chance.shape[1]))
+        return backend.scan(step, start, chance, chance.shape[0])[1], None
+
+    def replaying(self, tape):
+        """Within, a call on the observations that a tape was played with takes less time."""
+        return contextlib.nullcontext() if tape is None else self.core.replaying(tape)
 
     def reset(self, states, first, keep=False):
         """Puts the samples with `first` (boolean `[B]`) back to an episode's start.

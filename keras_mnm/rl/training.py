@@ -75,25 +75,26 @@ def rollout(model, maze, chance):
     >>> episodes.rewards.shape == (3, 250)
     True
     """
-    batch_size = chance.goals.shape[0]
-    states = [] if model is None else model.get_initial_state(batch_size)
+    return _play(model, maze, chance)[0]
 
-    def step(carry, uniform):
-        mazes, states = carry
-        observations = maze.observe(mazes)
-        if model is None:
-            logits = ops.zeros((batch_size, maze.num_actions))
-        else:
-            logits, _, states = model.step(observations, states)
-        actions = choose(logits, uniform[0])
-        after = maze.step(mazes, actions, uniform[1])
-        return (after, states), (observations, actions, after.reward, mazes.agent)
 
-    start = (maze.reset(chance.goals), states)
-    uniform = ops.stack([chance.actions, chance.landings], axis=1)
-    (mazes, _), steps = backend.scan(step, start, uniform, uniform.shape[0])
-    by_episode = [ops.swapaxes(x, 0, 1) for x in steps]
-    return Episodes(*by_episode, mazes.goal)
+def _play(model, maze, chance):
+    """`Episodes`, and the model's tape of them."""
+
+    def act(mazes, logits, uniform):
+        actions = choose(logits, uniform[:, 0])
+        after = maze.step(mazes, actions, uniform[:, 1])
+        return after, (maze.observe(mazes), actions, after.reward, mazes.agent)
+
+    mazes = maze.reset(chance.goals)
+    uniform = ops.stack([chance.actions, chance.landings], axis=-1)
+    if model is None:
+        logits = ops.zeros((*chance.goals.shape, maze.num_actions))
+        step = lambda mazes, uniform: act(mazes, logits, uniform)
+        steps, tape = backend.scan(step, mazes, uniform, uniform.shape[0])[1], None
+    else:
+        steps, tape = model.play(maze.observe, act, mazes, uniform, maze.observation_size)
+    return Episodes(*(ops.swapaxes(x, 0, 1) for x in steps), mazes.goal), tape
 
 
 def total_rewards(model, maze, episodes, seed=0, parallel=100):
@@ -221,12 +222,13 @@ class Trainer:
             with keras.StatelessScope([*values, *fixed]):
                 return function()
 
-        episodes = with_weights(trained, lambda: rollout(model, self.maze, chance))
+        episodes, tape = with_weights(trained, lambda: _play(model, self.maze, chance))
         returns = discounted_returns(episodes.rewards, self.weights.discount)
 
         def loss(values):
             def run():
-                logits, values, states = model(episodes.observations)
+                with model.replaying(tape):
+                    logits, values, states = model(episodes.observations)
                 losses = a2c_losses(logits, values, episodes.actions, returns)
                 return self.weights.loss(losses, model.meta_loss(states))
 
