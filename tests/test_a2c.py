@@ -266,6 +266,13 @@ def test_a_run_depends_on_its_seed_alone_and_goes_on_where_it_was_left(tmp_path)
     assert whole.episodes == 12
 
 
+def test_threads_change_nothing():
+    one, two = trainer("lstm", threads=1), trainer("lstm", threads=2)
+    for _ in range(3):
+        assert two.update() == pytest.approx(one.update(), rel=1e-4)
+    close(two.model.get_weights(), one.model.get_weights())
+
+
 def test_learns_to_find_the_goal_again():
     keras.utils.set_random_seed(0)
     model = rl.ActorCritic(keras.layers.LSTM(16, **OPTIONS), 4)
@@ -312,6 +319,7 @@ def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
         (lambda: make_model().build((None, 12)), r"Received shape \(None, 12\)"),
         (lambda: trainer(weights=rl.A2CWeights(discount=2.0)), "`discount`.*2.0"),
         (lambda: trainer(seed=-1), "`seed`.*-1"),
+        (lambda: trainer(threads=3), "threads=3, parallel=4"),
     ],
 )
 def test_bad_arguments(make, message):

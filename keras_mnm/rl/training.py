@@ -1,5 +1,6 @@
 """Advantage actor-critic in the maze: rollout and update as one compiled program."""
 
+import concurrent.futures
 from typing import NamedTuple
 
 import keras
@@ -163,6 +164,9 @@ class Trainer:
         parallel: Positive integer, episodes an update. Defaults to `64`.
         weights: `A2CWeights`. Defaults to `A2CWeights()`.
         seed: Non-negative integer. Defaults to `0`.
+        threads: Positive integer, in how many parts an update is computed, each by a thread of
+            its own. One program does not fill several CPU cores; on an accelerator leave it at 1.
+            It has to divide `parallel`. Defaults to `1`.
 
     Example:
 
@@ -174,19 +178,26 @@ class Trainer:
     True
     """
 
-    def __init__(self, model, maze, optimizer, parallel=64, weights=None, seed=0):
+    def __init__(self, model, maze, optimizer, parallel=64, weights=None, seed=0, threads=1):
         self.model = model
         self.maze = maze
         self.optimizer = optimizer
         self.parallel = integer("parallel", parallel)
         self.weights = A2CWeights() if weights is None else weights
         self.seed = integer("seed", seed, minimum=0)
+        self.threads = integer("threads", threads)
+        if self.parallel % self.threads:
+            raise ValueError(
+                "`threads` must divide `parallel`, so that every thread has as many episodes. "
+                f"Received: threads={threads}, parallel={parallel}."
+            )
         number("discount", self.weights.discount, high=1.0)
         if not model.built:
             model.build((None, maze.episode_steps, maze.observation_size))
         if not optimizer.built:
             optimizer.build(model.trainable_variables)
         self._compiled = backend.compile(self._play_and_learn)
+        self._map = map  # compiles once, in the first update; then the threads' own
 
     @property
     def updates(self):
@@ -208,7 +219,13 @@ class Trainer:
         chance = draw_chance((self.seed, self.updates), self.parallel, self.maze.episode_steps)
         trained = [variable.value for variable in self.model.trainable_variables]
         fixed = [variable.value for variable in self.model.non_trainable_variables]
-        logs, gradients = self._compiled(trained, fixed, chance)
+        parts = zip(*(np.split(x, self.threads, axis=-1) for x in chance), strict=True)
+        learn = lambda part: self._compiled(trained, fixed, Chance(*part))
+        results = list(self._map(learn, parts))
+        mean = lambda *xs: sum(xs) / len(xs)
+        logs, gradients = keras.tree.map_structure(mean, *results)
+        if self.threads > 1 and self._map is map:
+            self._map = concurrent.futures.ThreadPoolExecutor(self.threads).map
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return {name: float(value) for name, value in logs.items()}
 
