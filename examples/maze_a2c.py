@@ -77,15 +77,18 @@ def make_parser():
         help="MNM with local (mnm-p) or gradient writes (mnm-g), one of the paper's baselines, or "
         "random steps, which nothing is trained for",
     )
-    train.add_argument("--parallel", type=positive_int, default=64, help="episodes an update")
+    train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
     train.add_argument("--learning-rate", type=positive_float, default=1e-3, help="of Adam")
     train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
     train.add_argument("--value", type=positive_float, default=0.1, help="weight of the critic")
     train.add_argument(
         "--concentration",
         type=positive_float,
-        default=0.03,
+        default=0.1,
         help="weight of the sum of squared probabilities, which keeps the policy exploring",
+    )
+    train.add_argument(
+        "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
     )
     train.add_argument("--output", type=pathlib.Path, help="folder of the results")
     train.add_argument(
@@ -147,6 +150,8 @@ def train(args, parser):
 
     from keras_mnm import rl
 
+    if args.parallel % args.threads:
+        parser.error(f"--threads {args.threads} must divide --parallel {args.parallel}")
     settings = {
         "task": TASK.name,
         "model": args.model,
@@ -157,6 +162,7 @@ def train(args, parser):
         "discount": args.discount,
         "value": args.value,
         "concentration": args.concentration,
+        "threads": args.threads,
         "seed": args.seed,
     }
     run = MazeRun(folder, settings)

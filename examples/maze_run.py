@@ -31,6 +31,7 @@ class MazeRun(Run):
             settings["parallel"],
             rl.A2CWeights(settings["discount"], settings["value"], settings["concentration"]),
             settings["seed"],
+            settings["threads"],
         )
         board = _Board(self.folder / "tensorboard")
         while trainer.updates < settings["steps"]:

@@ -93,6 +93,7 @@ def test_models_have_the_sizes_they_tell(name):
     ("arguments", "message"),
     [
         (["--parallel", "0"], "expected a positive integer"),
+        (["--threads", "3"], "--threads 3 must divide --parallel 32"),
         (["--model", "hebb"], "invalid choice"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--evaluate", "no-such-preset"], "Unknown preset"),

@@ -128,7 +128,7 @@ class A2CWeights(NamedTuple):
     """γ."""
     value: float = 0.1
     """Of the critic's loss."""
-    concentration: float = 0.03
+    concentration: float = 0.1
     """Of the sum of squared probabilities, in place of an entropy bonus."""
 
     def loss(self, losses, meta_loss):
@@ -137,7 +137,7 @@ class A2CWeights(NamedTuple):
         >>> from keras_mnm.rl import A2CLosses, A2CWeights
         >>> loss, parts = A2CWeights().loss(A2CLosses(1.0, 2.0, 3.0), meta_loss=4.0)
         >>> round(loss, 2)
-        5.29
+        5.5
         """
         policy, value, concentration = losses
         loss = policy + self.value * value + self.concentration * concentration + meta_loss
@@ -161,7 +161,7 @@ class Trainer:
         model: An `ActorCritic`.
         maze: A `Maze`.
         optimizer: A Keras optimizer.
-        parallel: Positive integer, episodes an update. Defaults to `64`.
+        parallel: Positive integer, episodes an update. Defaults to `32`.
         weights: `A2CWeights`. Defaults to `A2CWeights()`.
         seed: Non-negative integer. Defaults to `0`.
         threads: Positive integer, in how many parts an update is computed, each by a thread of
@@ -178,7 +178,7 @@ class Trainer:
     True
     """
 
-    def __init__(self, model, maze, optimizer, parallel=64, weights=None, seed=0, threads=1):
+    def __init__(self, model, maze, optimizer, parallel=32, weights=None, seed=0, threads=1):
         self.model = model
         self.maze = maze
         self.optimizer = optimizer
