@@ -147,7 +147,7 @@ def test_an_episode_in_mid_sequence_begins_with_an_empty_memory(core):
         ends = [s[sample : sample + 1] for s in states]
         if core == "mnm-p":  # the sums of the meta objective are those of all steps
             ends, expected = (list(model.core.cell.unpack_state(s)) for s in (ends, expected[2]))
-            assert float(ends[4][0, 1]) == T
+            assert numpy(ends[4])[0, 1] == T
             close(ends[:4], expected[:4])
         else:
             close(ends, expected[2])
@@ -314,6 +314,8 @@ def test_threads_change_nothing():
 
 
 def test_learns_to_find_the_goal_again():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("once is enough")
     keras.utils.set_random_seed(0)
     model = rl.ActorCritic(keras.layers.LSTM(16, **OPTIONS), 4)
     maze = rl.Maze(size=7, episode_steps=20)

@@ -39,8 +39,10 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
     [[2.0, 4.0, 8.0]]
     """
     rewards = ops.convert_to_tensor(rewards)
-    discounts = ops.ones_like(rewards) if discounts is None else discounts
-    final_value = ops.zeros_like(rewards[:, 0]) if final_value is None else final_value
+    discounts = ops.ones_like(rewards) if discounts is None else ops.cast(discounts, rewards.dtype)
+    if final_value is None:
+        final_value = ops.zeros_like(rewards[:, 0])
+    final_value = ops.cast(final_value, rewards.dtype)
 
     def step(after, now):
         reward, factor = now
@@ -84,7 +86,7 @@ def a2c_losses(logits, values, actions, returns, weights=None):
     weights = ops.ones_like(values) if weights is None else ops.cast(weights, values.dtype)
     # A batch that holds no step that counts has no loss, rather than NaN.
     total = ops.maximum(ops.sum(weights), 1e-6)
-    advantage = returns - values
+    advantage = ops.cast(returns, values.dtype) - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)
     parts = policy, ops.square(advantage), concentration

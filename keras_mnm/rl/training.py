@@ -55,7 +55,8 @@ def draw_chance(seed, batch_size, steps):
 def choose(logits, uniform):
     """Draws actions from a policy: int32 `[B]` by logits `[B, A]` and uniform numbers `[B]`."""
     up_to = ops.cumsum(ops.softmax(logits), axis=-1)[:, :-1]
-    return ops.sum(ops.cast(up_to <= uniform[:, None], "int32"), axis=-1)
+    uniform = ops.cast(uniform, up_to.dtype)[:, None]
+    return ops.sum(ops.cast(up_to <= uniform, "int32"), axis=-1)
 
 
 def rollout(model, maze, chance):
