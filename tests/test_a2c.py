@@ -325,8 +325,9 @@ def test_learns_to_find_the_goal_again():
 
 
 TRAIN_ON_JAX = """
-import sys, test_a2c
+import sys, keras, test_a2c
 run = test_a2c.trainer()
+run.model.set_weights(keras.saving.load_model(sys.argv[1]).get_weights())
 print([run.update()["loss"] for _ in range(2)])
 run.model.save(sys.argv[1])
 """
@@ -337,7 +338,8 @@ def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
         pytest.skip("compares JAX with TensorFlow, from there")
     if importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed; it is the extra 'jax'")
-    path = tmp_path / "model.keras"
+    run, path = trainer(), tmp_path / "model.keras"
+    run.model.save(path)
     done = subprocess.run(
         [sys.executable, "-c", TRAIN_ON_JAX, str(path)],
         env={**os.environ, "KERAS_BACKEND": "jax"},
@@ -346,7 +348,6 @@ def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    run = trainer()
     losses = [run.update()["loss"] for _ in range(2)]
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(losses, rel=1e-4)
     loaded, x = keras.saving.load_model(path), observations()
