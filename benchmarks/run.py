@@ -29,6 +29,7 @@ BENCHMARKS = (
     "time_profile",
     "input_pipeline",
     "babi_batches",
+    "maze_update",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

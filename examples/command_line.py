@@ -14,6 +14,16 @@ MODELS = {
 }
 """What `--model` takes, and what people read."""
 
+MAZE_MODELS = {
+    "mnm-p": MODELS["mnm-p"],
+    "mnm-g": MODELS["mnm-g"],
+    "lstm": "LSTM",
+    "plastic": "plastic RNN (learned plasticities)",
+    "homogeneous-plastic": "plastic RNN (one plasticity)",
+    "random": "random steps",
+}
+"""The same in the maze."""
+
 STEPS_PER_EPOCH = 100
 """Updates between two checkpoints."""
 

@@ -16,6 +16,7 @@ EXAMPLES = {
     "double-copy": "double_copy",
     "priority-sort": "priority_sort",
     "babi": "babi",
+    "maze": "maze_a2c",
 }
 """The example of each task; its module has a `TASK`."""
 
@@ -315,7 +316,8 @@ def account_of(run):
     else:  # ended before its time
         settings = json.loads((run / "settings.json").read_text())
         epochs = len(history["history"]["loss"])
-        steps_per_epoch = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+        usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+        steps_per_epoch = settings.get("steps_per_epoch", usual)
         account = {"settings": settings, "updates": epochs * steps_per_epoch, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {

@@ -6,7 +6,15 @@ python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionar
 import json
 import pathlib
 
-from command_line import MODELS, HelpFormatter, Parser, non_negative_int, positive_int, use_backend
+from command_line import (
+    MAZE_MODELS,
+    MODELS,
+    HelpFormatter,
+    Parser,
+    non_negative_int,
+    positive_int,
+    use_backend,
+)
 
 
 def main(arguments=None):
@@ -45,7 +53,8 @@ def main(arguments=None):
     settings = training["settings"]
     args.tasks = settings.get("tasks")
     instance = [f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)]
-    description = f"{MODELS[settings['model']]} on {task.title}{''.join(instance)}."
+    model_name = {**MAZE_MODELS, **MODELS}[settings["model"]]
+    description = f"{model_name} on {task.title}{''.join(instance)}."
     figures = task.measure(model, args)
     if args.note:
         training["note"] = args.note

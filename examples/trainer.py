@@ -40,10 +40,10 @@ class Run:
     Args:
         folder: Where the files are.
         settings: A dict of JSON-able values; a run is resumed only under the same settings.
-        is_done: Whether to end early, by the history.
+        is_done: Whether to end early, by the history. Defaults to never.
     """
 
-    def __init__(self, folder, settings, is_done):
+    def __init__(self, folder, settings, is_done=lambda history: False):
         self.folder = folder
         self.settings = settings
         self._is_done = is_done
@@ -116,8 +116,7 @@ class Run:
             The trained model; with a validation, the best one.
         """
         if self._model is None:
-            self._write(_SETTINGS, self.settings)
-            self._model = model
+            self._begin(model)
         if not self.is_complete():
             options = {}
             if validation:
@@ -133,6 +132,10 @@ class Run:
         if self.is_complete() and (self.folder / _BEST).exists():
             return load_model(self.folder / _BEST)
         return self._model
+
+    def _begin(self, model):
+        self._write(_SETTINGS, self.settings)
+        self._model = model
 
     def is_complete(self):
         """Whether all updates are done, or no more are needed."""
@@ -150,11 +153,8 @@ class Run:
 
     def finish(self, model, title, figures):
         """Writes the model, the learning curve and `metrics.json`."""
-        with replacing(self.folder / _MODEL) as path:
-            model.save(path)
-        learning_curve(
-            self.history, self.folder / "learning_curve.png", title, self.steps_per_epoch
-        )
+        self._save(model, _MODEL)
+        self.draw_curve(self.folder / "learning_curve.png", title)
         self._write_history(finished=True)
         metrics = {
             **figures,
@@ -164,6 +164,28 @@ class Run:
             **origin(),
         }
         self._write("metrics.json", metrics)
+
+    def draw_curve(self, path, title):
+        """Draws the history into a PNG file."""
+        learning_curve(self.history, path, title, self.steps_per_epoch)
+
+    def keep(self, model, seconds, logs, validation=None):
+        """Keeps the history and a whole checkpoint, optimizer included, after an epoch."""
+        before, epoch = self.seconds[-1] if self.seconds else 0.0, self.epoch
+        self.seconds.append(round(before + seconds, 2))
+        for name in dict.fromkeys([*self.history, *logs]):
+            # Epochs without validation have no such figures.
+            value = logs.get(name)
+            values = self.history.setdefault(name, [None] * epoch)
+            values.append(value if value is None else float(value))
+        if validation and validation.is_best(self.history):
+            self._save(model, _BEST)
+        self._write_history(finished=False)
+        self._save(model, _CHECKPOINT)
+
+    def _save(self, model, name):
+        with replacing(self.folder / name) as path:
+            model.save(path)
 
     def _read(self, name):
         try:
@@ -185,7 +207,7 @@ class Run:
 
 
 class _Checkpoint(keras.callbacks.Callback):
-    """Keeps the run's history and a whole checkpoint, optimizer included, after every epoch."""
+    """Keeps a checkpoint after every epoch, and ends a run that is solved."""
 
     def __init__(self, run, data, validation, minutes):
         super().__init__()
@@ -199,23 +221,9 @@ class _Checkpoint(keras.callbacks.Callback):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        run = self._run
-        before = run.seconds[-1] if run.seconds else 0.0
-        run.seconds.append(round(before + time.monotonic() - self._start, 2))
-        for name in run.history.keys() | logs:  # epochs without validation have no such figures
-            value = logs.get(name)
-            values = run.history.setdefault(name, [None] * epoch)
-            values.append(value if value is None else float(value))
-        if self._validation and self._validation.is_best(run.history):
-            self._save(_BEST)
-        run._write_history(finished=False)
-        self._save(_CHECKPOINT)
-        if run.is_complete() or time.monotonic() >= self._end:
+        self._run.keep(self.model, time.monotonic() - self._start, logs, self._validation)
+        if self._run.is_complete() or time.monotonic() >= self._end:
             self.model.stop_training = True
-
-    def _save(self, name):
-        with replacing(self._run.folder / name) as path:
-            self.model.save(path)
 
 
 def compile_model(model, learning_rate, steps, loss, metrics):

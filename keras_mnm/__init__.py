@@ -1,6 +1,6 @@
 """Metalearned Neural Memory as Keras 3 layers."""
 
-from keras_mnm import backend, ops, tasks
+from keras_mnm import backend, ops, rl, tasks
 from keras_mnm.callbacks import MemoryMonitor, StopOnNaN
 from keras_mnm.layers import (
     BFPF,
@@ -10,6 +10,8 @@ from keras_mnm.layers import (
     MNMCell,
     MNMState,
     NeuralMemory,
+    Plastic,
+    PlasticCell,
     SALUCell,
     SALUState,
 )
@@ -36,6 +38,8 @@ __all__ = [
     "MetaLoss",
     "Model",
     "NeuralMemory",
+    "Plastic",
+    "PlasticCell",
     "SALUCell",
     "SALUState",
     "SequenceAccuracy",
@@ -46,6 +50,7 @@ __all__ = [
     "list_presets",
     "memory_trace",
     "ops",
+    "rl",
     "save_to_preset",
     "tasks",
     "token_model",

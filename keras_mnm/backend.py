@@ -1,6 +1,9 @@
 """Everything that differs between TensorFlow, JAX and torch lives here.
 
 - `gradient(function, arguments)`: the gradient of a scalar function, differentiable again.
+- `value_and_gradient(function, arguments)`: what a function returns, `(value, more)`, and the
+  gradient of the value.
+- `compile(function)`: the function compiled by XLA, for nests of tensors (torch: as it is).
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
   `forward(*arguments)` returns a list of outputs and a list of residuals;
   `backward(residuals, cotangents)` returns one cotangent for each argument.
@@ -39,6 +42,19 @@ if NAME == "tensorflow":
             value = function(arguments)
         zero = tf.UnconnectedGradients.ZERO
         return tape.gradient(value, arguments, unconnected_gradients=zero)
+
+    def value_and_gradient(function, arguments):
+        """See the module."""
+        arguments = [tf.convert_to_tensor(argument) for argument in arguments]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(arguments)
+            value, more = function(arguments)
+        zero = tf.UnconnectedGradients.ZERO
+        return (value, more), tape.gradient(value, arguments, unconnected_gradients=zero)
+
+    def compile(function):
+        """See the module."""
+        return tf.function(function, jit_compile=True, autograph=False)
 
     def custom_gradient(forward, backward):
         """See the module."""
@@ -148,6 +164,12 @@ elif NAME == "jax":
         """See the module."""
         return jax.grad(function)(list(arguments))
 
+    def value_and_gradient(function, arguments):
+        """See the module."""
+        return jax.value_and_grad(function, has_aux=True)(list(arguments))
+
+    compile = jax.jit
+
     def custom_gradient(forward, backward):
         """See the module."""
 
@@ -174,6 +196,18 @@ elif NAME == "torch":
     def gradient(function, arguments):
         """See the module."""
         return torch.func.grad(function)(list(arguments))
+
+    def value_and_gradient(function, arguments):
+        """See the module."""
+        arguments = [argument.detach().requires_grad_() for argument in arguments]
+        value, more = function(arguments)
+        gradients = torch.autograd.grad(value, arguments, allow_unused=True)
+        pairs = zip(arguments, gradients, strict=True)
+        return (value, more), [torch.zeros_like(a) if g is None else g for a, g in pairs]
+
+    def compile(function):
+        """See the module."""
+        return function
 
     def custom_gradient(forward, backward):
         """See the module."""

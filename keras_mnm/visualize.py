@@ -55,6 +55,32 @@ def learning_curve(history, path, title, steps_per_epoch=1):
         figure.savefig(temporary, dpi=150)
 
 
+def reward_curve(episodes, rewards, path, title):
+    """Draws rewards against episodes, with their running mean, into a PNG file (Fig. 6).
+
+    Args:
+        episodes: Episodes seen, ascending.
+        rewards: The mean reward of an episode then.
+        path: The PNG file.
+        title: Heading of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    axes.plot(episodes, rewards, color="C0", alpha=0.35, marker="." if len(rewards) < 5 else None)
+    width = max(1, len(rewards) // 50)
+    smooth = np.convolve(rewards, np.ones(width) / width, mode="valid")
+    axes.plot(episodes[width - 1 :], smooth, color="C0")
+    axes.set_xlim(0, episodes[-1])
+    axes.set_xlabel("episodes")
+    axes.set_ylabel("reward an episode")
+    axes.grid(alpha=0.3)
+    with replacing(pathlib.Path(path)) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
 def memory_maps(model, inputs, labels, path, title, queries=None, layer=None):
     """Draws how like each other the memory operations of different steps are (Fig. 5), as a PNG.
 

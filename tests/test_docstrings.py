@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -15,8 +16,14 @@ MODULES = sorted(
 )
 
 
+OPTIONAL = {"keras_mnm.rl.tf_agents": "tf_agents", "keras_mnm.rl.gymnasium": "gymnasium"}
+"""Modules that need a package which not everybody installs."""
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
+    if name in OPTIONAL and importlib.util.find_spec(OPTIONAL[name]) is None:
+        pytest.skip(f"{OPTIONAL[name]} is not installed")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.failed == 0
 

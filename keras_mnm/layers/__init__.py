@@ -3,6 +3,8 @@ from keras_mnm.layers.meta_loss import MetaLoss
 from keras_mnm.layers.mnm import MNM
 from keras_mnm.layers.mnm_cell import MNMCell, MNMState
 from keras_mnm.layers.neural_memory import NeuralMemory
+from keras_mnm.layers.plastic import Plastic
+from keras_mnm.layers.plastic_cell import PlasticCell
 from keras_mnm.layers.salu import SALU
 from keras_mnm.layers.salu_cell import SALUCell, SALUState
 
@@ -14,6 +16,8 @@ __all__ = [
     "MNMState",
     "MetaLoss",
     "NeuralMemory",
+    "Plastic",
+    "PlasticCell",
     "SALUCell",
     "SALUState",
 ]

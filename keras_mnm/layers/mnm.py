@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 from keras import ops
 
@@ -93,6 +95,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             **kwargs,
         )
         self.meta_loss_weight = number("meta_loss_weight", meta_loss_weight)
+        self._replay = _Replay()
         self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
 
     def build(self, sequences_shape, initial_state_shape=None):
@@ -122,40 +125,99 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         )
 
     def _fused_loop(self, inputs, present, state):
-        cell, controller, memory = self.cell, self.cell.controller, self.cell.memory
-        features = inputs.shape[-1]
-        input_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
-        hidden, readouts, error, (h, c, readout, *matrices) = sequence.run(
+        hidden, readouts, error, final = sequence.run(
             inputs,
             present,
-            [*state.controller, state.readout, *memory.matrices(state.memory)],
-            sequence.Weights(
-                ops.concatenate(
-                    [input_kernel, controller.recurrent_kernel, readout_kernel], axis=0
-                ),
-                ops.convert_to_tensor(controller.bias),
-                *_tensors(cell.interaction),
-                *_tensors(cell.rate),
-                () if memory.feedback is None else _tensors(memory.feedback),
-            ),
-            sequence.Spec(
-                cell.num_heads,
-                cell.write_rule,
-                memory.step_size_for(cell.num_heads),
-                _name(memory.activation),
-                _name(memory.output_activation),
-            ),
+            self._flat_state(state),
+            self._weights(inputs.shape[-1]),
+            self._spec(),
+            self._replay.tape,
         )
+        h, c, readout, *matrices = final
         state = state._replace(
             controller=[h, c],
             readout=readout,
-            memory=memory.written(matrices),
+            memory=self.cell.memory.written(matrices),
             meta=ops.concatenate([error[:, None], ops.sum(present, axis=0)], axis=-1),
         )
         return hidden, readouts, state
 
+    def _flat_state(self, state):
+        return [*state.controller, state.readout, *self.cell.memory.matrices(state.memory)]
+
+    def _weights(self, features):
+        cell, controller = self.cell, self.cell.controller
+        feedback = cell.memory.feedback
+        input_kernel, readout_kernel = controller.kernel[:features], controller.kernel[features:]
+        return sequence.Weights(
+            ops.concatenate([input_kernel, controller.recurrent_kernel, readout_kernel], axis=0),
+            ops.convert_to_tensor(controller.bias),
+            *_tensors(cell.interaction),
+            *_tensors(cell.rate),
+            () if feedback is None else _tensors(feedback),
+        )
+
+    def _spec(self):
+        cell, memory = self.cell, self.cell.memory
+        return sequence.Spec(
+            cell.num_heads,
+            cell.write_rule,
+            memory.step_size_for(cell.num_heads),
+            _name(memory.activation),
+            _name(memory.output_activation),
+        )
+
+    def play(self, observe, act, world, chance, features):
+        """Runs the fused form on inputs that hang on the outputs before, from the initial state.
+
+        Args:
+            observe: A function from the world's state to the step's inputs, `[B, features]`.
+            act: A function from the world's state, the output `[B, units]` and the step's part of
+                `chance` to the world's next state and a nest of results.
+            world: The world's state at first, a nest of tensors.
+            chance: A tensor `[T, B, n]` that has what is left to chance.
+            features: The size of the inputs.
+
+        Returns:
+            A tape for `replaying`, and the results, `[T, B, ...]`; None where the layer has no
+            fused form.
+        """
+        steps, batch_size = chance.shape[:2]
+        state = self.cell.unpack_state(self.cell.get_initial_state(batch_size))
+        if not self._can_fuse(ops.zeros((1, steps, features))):
+            return None
+
+        def act_on_output(world, hidden, readout, chance):
+            output = self.cell.output_projection(ops.concatenate([hidden, readout], axis=-1))
+            return act(world, output, chance)
+
+        return sequence.play(
+            observe,
+            act_on_output,
+            world,
+            chance,
+            self._flat_state(state),
+            self._weights(features),
+            self._spec(),
+        )
+
+    @contextlib.contextmanager
+    def replaying(self, tape):
+        """Within, a call on the inputs that a tape was played with computes none of them again."""
+        self._replay.tape = tape
+        try:
+            yield
+        finally:
+            self._replay.tape = None
+
     def get_config(self):
         return {**super().get_config(), "meta_loss_weight": self.meta_loss_weight}
+
+
+class _Replay:
+    """Holds a tape where Keras does not look for weights."""
+
+    tape = None
 
 
 def _is_plain_lstm(cell):

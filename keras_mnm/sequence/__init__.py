@@ -16,16 +16,17 @@ and memory (`benchmarks/results`). Five ideas make the difference:
    beforehand, so that what the loop needs of `dM_C` is one product a chunk.
 5. *Weights* get their gradients as one product over the steps of a chunk.
 
-`fused` runs the chunks and the controller; `rules` has the two write rules, forward and back;
-`low_rank` the memory within a chunk. `lookup` stands by itself: it is the same kind of thing
-for the look-up table of `keras_mnm.SALU`.
+`fused` runs the chunks and the controller; `closed_loop` does where inputs hang on what came out
+before; `rules` has the two write rules, forward and back; `low_rank` the memory within a chunk.
+`lookup` stands by itself: it is the same kind of thing for the look-up table of `keras_mnm.SALU`.
 
 Shapes: `T` steps in `N` chunks of `C`, `B` samples, `H` heads, `D` memory units, `L` memory layers,
 `U` controller units. Factors of a chunk are `[B, C n, D]`, with the `n` rows of a step together;
 what the loop over steps takes and gives is time-major, `[C, B, ...]`.
 """
 
+from keras_mnm.sequence.closed_loop import play
 from keras_mnm.sequence.fused import Spec, Weights, chunk_length, run
 from keras_mnm.sequence.rules import SIGMAS
 
-__all__ = ["SIGMAS", "Spec", "Weights", "chunk_length", "run"]
+__all__ = ["SIGMAS", "Spec", "Weights", "chunk_length", "play", "run"]

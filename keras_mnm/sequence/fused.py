@@ -96,7 +96,7 @@ def chunk_length(steps, heads, units):
     return min(range(shortest, longest + 1), key=lambda c: (-steps % c, abs(c - best)))
 
 
-def run(inputs, mask, state, weights, spec):
+def run(inputs, mask, state, weights, spec, tape=None):
     """Runs a sequence.
 
     Args:
@@ -105,6 +105,8 @@ def run(inputs, mask, state, weights, spec):
         state: `h`, `c` (`[B, U]`), read-out (`[B, D]`), and the memory's `L` matrices `[B, D, D]`.
         weights: `Weights`.
         spec: `Spec`.
+        tape: What `closed_loop.play` returned for these very arguments, whose numbers are taken
+            instead of being computed again. Defaults to `None`.
 
     Returns:
         Hidden states `[T, B, U]`, read-outs `[T, B, D]`, the sum over steps of the recall error
@@ -114,7 +116,8 @@ def run(inputs, mask, state, weights, spec):
     length = chunk_length(steps, spec.num_heads, units)
     inputs, mask = _in_chunks(inputs, length), _in_chunks(mask, length)
     sequence = _Sequence(spec, depth=len(state) - 3, length=length)
-    function = backend.custom_gradient(sequence.forward, sequence.backward)
+    forward = sequence.forward if tape is None else lambda *_: tape
+    function = backend.custom_gradient(forward, sequence.backward)
     hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
 
     def whole(x):
@@ -163,47 +166,66 @@ class _Sequence:
 
     def _chunk_forward(self, inputs, mask, state, error, matrices, weights):
         """All steps of a chunk: the state, error and memory after it, and the steps' records."""
-        heads = self.spec.num_heads
-        batch, units = ops.shape(matrices[0])[0], matrices[0].shape[-1]
-        unwritten = ops.zeros((batch, self.length * heads, units), matrices[0].dtype)
         features = inputs.shape[-1]
         from_inputs = _dense(inputs, weights.gates[:features]) + weights.gates_bias
-        recurrent_kernel = weights.gates[features:]
 
         def step(carry, inputs):
-            state, error, factors = carry
             from_x, m, index = inputs
-            memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
-            gates = from_x + ops.concatenate([state.h, state.readout], axis=-1) @ recurrent_kernel
-            h, c, _ = _lstm(gates, state.c)
-            vectors, rates = self._interact(h, weights)
-            read_keys, write_keys, values = (
-                vectors[:, i * heads : (i + 1) * heads] for i in range(3)
-            )
-            memory, last, recalled, unsloped = self.rule.write_and_recall(
-                index,
-                write_keys,
-                read_keys,
-                values,
-                self._expected(values, weights),
-                self._scales(m, rates),
-                memory,
-            )
-            readout = ops.mean(recalled[-1][:, heads:], axis=1)
-            miss = mnm_ops.squared_error(recalled[-1][:, :heads], values)
-            new = Controller(h, c, readout)
-            state = Controller(
-                *(ops.where(m > 0, one, other) for one, other in zip(new, state, strict=True))
-            )
-            factors = [[part.keys for part in memory], [part.errors for part in memory]]
-            record = Record(state, last, recalled, unsloped)
-            return (state, error + m[:, 0] * miss, factors), record
+            return self.step(from_x, m, index, carry, matrices, weights)
 
-        carry = (state, error, [[unwritten] * self.depth] * 2)
+        carry = (state, error, self.unwritten(matrices))
         steps = (from_inputs, mask, ops.arange(self.length, dtype="int32"))
         (state, error, factors), records = backend.scan(step, carry, steps, self.length)
-        memory = [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
-        return state, error, memory, records
+        return state, error, self.memory(matrices, factors), records
+
+    def unwritten(self, matrices):
+        """The factors `K` and `E` of each layer at a chunk's start."""
+        batch, units = ops.shape(matrices[0])[0], matrices[0].shape[-1]
+        rows = ops.zeros((batch, self.length * self.spec.num_heads, units), matrices[0].dtype)
+        return [[rows] * self.depth] * 2
+
+    def memory(self, matrices, factors):
+        """The memory's layers."""
+        return [LowRank(*parts) for parts in zip(matrices, *factors, strict=True)]
+
+    def step(self, from_x, m, index, carry, matrices, weights):
+        """A step of a chunk.
+
+        Args:
+            from_x: What the input adds to the gates, `[B, 4 U]`.
+            m: `[B, 1]`, 0 where the step is masked.
+            index: The step's number in its chunk.
+            carry: The state, the error so far, and the factors.
+
+        Returns:
+            The new carry, and the step's `Record`.
+        """
+        state, error, factors = carry
+        heads, memory = self.spec.num_heads, self.memory(matrices, factors)
+        units = state.h.shape[-1] + state.readout.shape[-1]
+        fed = ops.concatenate([state.h, state.readout], axis=-1)
+        gates = from_x + fed @ weights.gates[-units:]
+        h, c, _ = _lstm(gates, state.c)
+        vectors, rates = self._interact(h, weights)
+        read_keys, write_keys, values = (vectors[:, i * heads : (i + 1) * heads] for i in range(3))
+        memory, last, recalled, unsloped = self.rule.write_and_recall(
+            index,
+            write_keys,
+            read_keys,
+            values,
+            self._expected(values, weights),
+            self._scales(m, rates),
+            memory,
+        )
+        readout = ops.mean(recalled[-1][:, heads:], axis=1)
+        miss = mnm_ops.squared_error(recalled[-1][:, :heads], values)
+        new = Controller(h, c, readout)
+        state = Controller(
+            *(ops.where(m > 0, one, other) for one, other in zip(new, state, strict=True))
+        )
+        factors = [[part.keys for part in memory], [part.errors for part in memory]]
+        record = Record(state, last, recalled, unsloped)
+        return (state, error + m[:, 0] * miss, factors), record
 
     # What a step makes of the hidden state; for one step or, with a time axis, for a chunk.
 

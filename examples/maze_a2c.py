@@ -1,0 +1,239 @@
+"""Maze exploration (§4.3, Fig. 6 and 7): learn to remember where the goal is, by rewards alone.
+
+python examples/maze_a2c.py
+python examples/maze_a2c.py --model lstm --episodes 100000 --backend jax
+python examples/maze_a2c.py --evaluate maze-mnm-p --episodes 1000 --seed 1
+"""
+
+import json
+import os
+import pathlib
+
+import experiment
+from command_line import (
+    MAZE_MODELS,
+    HelpFormatter,
+    Parser,
+    check_installed,
+    check_writable,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    use_backend,
+)
+
+STEPS_PER_EPOCH = 10
+"""Updates between two checkpoints."""
+
+EPISODES = {"training": 250_000, "evaluation": 1000}
+
+
+class MazeTask(experiment.Task):
+    name = "maze"
+    title = "the maze"
+
+    def settings_of(self, model):
+        if getattr(model, "num_actions", None) == 4 and hasattr(model, "core"):
+            return {}
+        raise ValueError(f"expected a keras_mnm.rl.ActorCritic of the maze, received {model!r}")
+
+    def measure(self, model, args):
+        return measure(model, args.episodes or EPISODES["evaluation"], args.seed)
+
+
+TASK = MazeTask()
+
+
+def measure(model, episodes, seed):
+    """The rewards of a model, or of random steps where it is None, on fresh episodes."""
+    from keras_mnm import rl
+
+    rewards = rl.total_rewards(model, rl.Maze(), episodes, seed)
+    return {
+        "mean_reward": float(rewards.mean()),
+        "std_reward": float(rewards.std()),
+        "episodes": episodes,
+        "evaluation_seed": seed,
+    }
+
+
+def main(arguments=None):
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    use_backend(parser, args.backend)
+    try:
+        if args.evaluate:
+            evaluate(args)
+        else:
+            train(args, parser)
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, "\nInterrupted.\n")
+
+
+def make_parser():
+    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    train = parser.add_argument_group("training")
+    train.add_argument(
+        "--model",
+        choices=MAZE_MODELS,
+        default="mnm-p",
+        help="MNM with local (mnm-p) or gradient writes (mnm-g), one of the paper's baselines, or "
+        "random steps, which nothing is trained for",
+    )
+    train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
+    train.add_argument("--learning-rate", type=positive_float, default=5e-4, help="of Adam")
+    train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
+    train.add_argument("--value", type=positive_float, default=0.1, help="weight of the critic")
+    train.add_argument(
+        "--concentration",
+        type=positive_float,
+        default=0.1,
+        help="weight of the sum of squared probabilities, which keeps the policy exploring",
+    )
+    train.add_argument(
+        "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
+    )
+    train.add_argument(
+        "--minutes",
+        type=positive_float,
+        help="stop after that time, at the next checkpoint, to be continued with --resume",
+    )
+    train.add_argument("--output", type=pathlib.Path, help="folder of the results")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder"
+    )
+    parser.add_argument(
+        "--episodes",
+        type=positive_int,
+        help="to train on, by default {training:,}; with --evaluate, by default "
+        "{evaluation:,}".format(**EPISODES),
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of weights and episodes")
+    parser.add_argument(
+        "--backend",
+        choices=("tensorflow", "jax"),
+        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        help="of Keras",
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="MODEL_OR_PRESET",
+        help="instead of training: a .keras file, the folder of a run, or a preset's name; the "
+        "last line printed is JSON",
+    )
+    return parser
+
+
+def make_model(name):
+    """The paper's sizes: 200 controller units, a memory of 3 × 100 × 100, three heads."""
+    import keras
+
+    import keras_mnm
+
+    options = {"return_sequences": True, "return_state": True}
+    if name == "lstm":
+        core = keras.layers.LSTM(200, name="lstm", **options)
+    elif "plastic" in name:
+        homogeneous = name == "homogeneous-plastic"
+        core = keras_mnm.Plastic(100, homogeneous, name="plastic", **options)
+    else:
+        write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
+        core = keras_mnm.MNM(200, 100, 3, write_rule=write_rule, name="mnm", **options)
+    return keras_mnm.rl.ActorCritic(core, num_actions=4, name="actor_critic")
+
+
+def train(args, parser):
+    name = f"maze-{args.model}"
+    folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
+    episodes = args.episodes or EPISODES["training"]
+    check_installed(parser, "matplotlib", "viz")
+    if args.model == "random":
+        check_writable(parser, folder)
+        play_at_random(folder, args.episodes or EPISODES["evaluation"], args.seed)
+        return
+    check_installed(parser, "tensorboard", "rl")
+
+    import keras
+    from maze_run import MazeRun
+
+    from keras_mnm import rl
+
+    if args.parallel % args.threads:
+        parser.error(f"--threads {args.threads} must divide --parallel {args.parallel}")
+    settings = {
+        "task": TASK.name,
+        "model": args.model,
+        "steps": -(-episodes // args.parallel),
+        "steps_per_epoch": STEPS_PER_EPOCH,
+        "parallel": args.parallel,
+        "learning_rate": args.learning_rate,
+        "discount": args.discount,
+        "value": args.value,
+        "concentration": args.concentration,
+        "threads": args.threads,
+        "seed": args.seed,
+    }
+    run = MazeRun(folder, settings)
+    run.open(args.resume)
+    keras.utils.set_random_seed(args.seed)
+    model, maze = make_model(args.model), rl.Maze()
+    model.build((None, maze.episode_steps, maze.observation_size))
+    check_writable(parser, folder)
+    print(
+        f"Training {name} with {model.count_params():,} parameters on {episodes:,} episodes, "
+        f"{args.parallel} side by side; results in {folder}/",
+        flush=True,
+    )
+    try:
+        model = run.train(model, maze, args.minutes)
+    except KeyboardInterrupt:
+        print(f"\n{run.interrupted('Interrupted')}", flush=True)
+        parser.exit(130)
+    if not run.is_complete():
+        print(run.interrupted(f"Stopped after {args.minutes:g} minutes"))
+        return
+    figures = measure(model, EPISODES["evaluation"], args.seed)
+    draw_episode(model, folder, args.seed)
+    run.finish(model, f"{name}, seed {args.seed}", figures)
+    print(f"Model, curve, pictures, history and metrics are in {folder}/")
+    print(json.dumps(figures))
+
+
+def play_at_random(folder, episodes, seed):
+    from trainer import origin
+
+    from keras_mnm.files import replacing
+
+    figures = measure(None, episodes, seed)
+    draw_episode(None, folder, seed)
+    settings = {"task": TASK.name, "model": "random", "seed": seed}
+    with replacing(folder / "metrics.json") as path:
+        content = {**figures, "settings": settings, **origin()}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"Pictures and metrics are in {folder}/")
+    print(json.dumps(figures))
+
+
+def draw_episode(model, folder, seed):
+    """A picture of a maze, and an animated one of an episode."""
+    from keras_mnm import rl
+    from keras_mnm.rl.pictures import episode_animation, maze_picture
+
+    maze = rl.Maze()
+    episodes = rl.rollout(model, maze, rl.draw_chance((seed, 0, 1), 1, maze.episode_steps))
+    maze_picture(maze, folder / "maze.png", episodes.goals[0])
+    episode_animation(maze, episodes, folder / "episode.gif")
+
+
+def evaluate(args):
+    model = None if args.evaluate == "random" else experiment.open_model(args.evaluate)
+    if model is not None:
+        TASK.settings_of(model)
+    print(f"{args.evaluate}: {TASK.title}")
+    print(json.dumps(TASK.measure(model, args)))
+
+
+if __name__ == "__main__":
+    main()

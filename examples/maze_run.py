@@ -1,0 +1,90 @@
+"""A training run in the maze: checkpoint, resume, progress, TensorBoard and results."""
+
+import sys
+import time
+
+import keras
+import numpy as np
+from trainer import Run
+
+from keras_mnm import rl
+from keras_mnm.visualize import reward_curve
+
+
+class MazeRun(Run):
+    """A `trainer.Run` whose epochs are a few updates by a `keras_mnm.rl.Trainer`."""
+
+    @property
+    def steps_per_epoch(self):
+        return self.settings["steps_per_epoch"]
+
+    def train(self, model, maze, minutes=None):
+        """Trains to the number of episodes in the settings, or for some minutes.
+
+        Returns:
+            The trained model.
+        """
+        end = time.monotonic() + 60.0 * minutes if minutes else float("inf")
+        settings = self.settings
+        if self._model is None:
+            model.compile(keras.optimizers.Adam(settings["learning_rate"], global_clipnorm=10.0))
+            self._begin(model)
+        trainer = rl.Trainer(
+            self._model,
+            maze,
+            self._model.optimizer,
+            settings["parallel"],
+            rl.A2CWeights(settings["discount"], settings["value"], settings["concentration"]),
+            settings["seed"],
+            settings["threads"],
+        )
+        board = _Board(self.folder / "tensorboard")
+        while trainer.updates < settings["steps"] and time.monotonic() < end:
+            start = time.monotonic()
+            count = min(self.steps_per_epoch, settings["steps"] - trainer.updates)
+            logs = [trainer.update() for _ in range(count)]
+            logs = {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
+            if not np.isfinite(logs["loss"]):
+                raise ValueError(
+                    f"the loss became {logs['loss']} by update {trainer.updates}; {self.folder} "
+                    "keeps the checkpoint before it; begin anew with a smaller --learning-rate."
+                )
+            seconds = time.monotonic() - start
+            self.keep(self._model, seconds, logs)
+            rate = count * settings["parallel"] * maze.episode_steps / seconds
+            board.write(trainer.episodes, {**logs, "steps_per_second": rate})
+            _show(trainer.episodes, settings["steps"] * settings["parallel"], logs, rate)
+        print(file=sys.stderr)
+        return self._model
+
+    def draw_curve(self, path, title):
+        rewards = self.history["reward"]
+        parallel, steps = self.settings["parallel"], self.settings["steps"]
+        updates = np.minimum(self.steps_per_epoch * (1 + np.arange(len(rewards))), steps)
+        reward_curve(updates * parallel, rewards, path, title)
+
+
+class _Board:
+    """Scalars for TensorBoard."""
+
+    def __init__(self, folder):
+        import tensorflow as tf
+
+        self._summary = tf.summary
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(self, episodes, values):
+        with self._writer.as_default(step=episodes):
+            for name, value in values.items():
+                self._summary.scalar(name, value)
+        self._writer.flush()
+
+
+def _show(episodes, all_episodes, logs, rate):
+    done = episodes / all_episodes
+    bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
+    line = (
+        f"{bar} {episodes:,}/{all_episodes:,} episodes  reward {logs['reward']:.1f}  "
+        f"loss {logs['loss']:.3f}  {rate:,.0f} steps/s"
+    )
+    print(f"\r{line:<100}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,210 @@
+"""Actor and critic over one recurrent core."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_mnm import backend
+from keras_mnm.validation import integer
+
+
+@keras.saving.register_keras_serializable(package="keras_mnm")
+class ActorCritic(keras.Model):
+    """A policy and a value over one recurrent core, for whole episodes or one step at a time.
+
+    Calling the model runs the core over a sequence, in its fast form; `step` runs the core's cell
+    once. Both have the same weights, and the same numbers but for rounding. The states are the
+    core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
+
+    Args:
+        core: A recurrent Keras layer with `return_sequences=True` and `return_state=True`, for
+            instance `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
+        num_actions: Positive integer, the number of actions.
+        **kwargs: Arguments of `keras.Model` (`name`, `dtype`).
+
+    Call arguments:
+        observations: `[B, T, features]`.
+        states: List of states to start from. Defaults to `None`, an episode's start.
+        present: Boolean `[B, T]`; the other steps leave the states as they are. Defaults to `None`,
+            all steps.
+
+    Returns:
+        Logits `[B, T, num_actions]`, values `[B, T]`, and the list of states after the last step.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> from keras_mnm.rl import ActorCritic
+    >>> core = keras_mnm.MNM(16, return_sequences=True, return_state=True)
+    >>> model = ActorCritic(core, num_actions=4)
+    >>> logits, values, states = model(keras.random.normal((2, 5, 12)))
+    >>> logits.shape == (2, 5, 4), values.shape == (2, 5)
+    (True, True)
+    >>> logits, values, states = model.step(keras.random.normal((2, 12)), states)
+    >>> logits.shape == (2, 4), values.shape == (2,)
+    (True, True)
+    """
+
+    def __init__(self, core, num_actions, **kwargs):
+        super().__init__(**kwargs)
+        if not (getattr(core, "return_sequences", False) and getattr(core, "return_state", False)):
+            raise ValueError(
+                "`core` must be a recurrent layer that returns all its outputs and its states: "
+                f"pass return_sequences=True and return_state=True to it. Received: {core!r}."
+            )
+        self.core = core
+        self.num_actions = integer("num_actions", num_actions)
+        self.policy = keras.layers.Dense(num_actions, name="policy")
+        self.value = keras.layers.Dense(1, name="value")
+
+    def build(self, observations_shape):
+        if len(observations_shape) != 3:
+            raise ValueError(
+                "An ActorCritic takes observations of shape [B, T, features], and its `step` those "
+                f"of one step. Received shape {tuple(observations_shape)}."
+            )
+        self._observations_shape = tuple(observations_shape)
+        if not self.core.built:  # as it is when it was loaded
+            self.core.build(observations_shape)
+        self.policy.build((None, None, self._units))
+        self.value.build((None, None, self._units))
+
+    @property
+    def _units(self):
+        return keras.tree.flatten(self.core.cell.output_size)[0]
+
+    @property
+    def state_size(self):
+        """Sizes of the states, a flat list."""
+        return keras.tree.flatten(self.core.cell.state_size)
+
+    def get_initial_state(self, batch_size):
+        """The states at an episode's start."""
+        return keras.tree.flatten(self.core.cell.get_initial_state(batch_size=batch_size))
+
+    def call(self, observations, states=None, present=None):
+        if states is None:
+            states = self.get_initial_state(ops.shape(observations)[0])
+        outputs, *states = self.core(observations, initial_state=list(states), mask=present)
+        return *self._heads(outputs), states
+
+    def call_with_resets(self, observations, first, present=None):
+        """Calls the model on sequences in which episodes start anywhere.
+
+        Slower than a call, since it takes one step after another.
+
+        Args:
+            observations: `[B, T, features]`.
+            first: Boolean `[B, T]`, the steps before which the states are emptied.
+            present: As in a call.
+
+        Returns:
+            As a call; the meta objective is that of all steps.
+        """
+
+        def step(states, inputs):
+            observations, first, present = inputs
+            before = self.reset(states, first, keep=True)
+            logits, values, after = self.step(observations, before)
+            return _where(present, after, before), (logits, values)
+
+        present = ops.ones_like(first) if present is None else present
+        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first, present)]
+        start = self.get_initial_state(ops.shape(observations)[0])
+        states, outputs = backend.scan(step, start, inputs, observations.shape[1])
+        logits, values = (ops.swapaxes(x, 0, 1) for x in outputs)
+        return logits, values, states
+
+    def step(self, observations, states):
+        """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
+        outputs, states = self.core.cell(observations, list(states))
+        return *self._heads(outputs), list(states)
+
+    def play(self, observe, act, world, chance, features):
+        """Plays whole episodes: each step's observations hang on what was done before.
+
+        Args:
+            observe: A function from the world's state to observations `[B, features]`.
+            act: A function from the world's state, logits `[B, num_actions]` and the step's part
+                of `chance` to the world's next state and a nest of results.
+            world: The world's state at first, a nest of tensors.
+            chance: A tensor `[T, B, n]` that has what is left to chance.
+            features: The size of the observations.
+
+        Returns:
+            The results, `[T, B, ...]`, and a tape for `replaying`, None if the core has none.
+        """
+        if hasattr(self.core, "play"):
+            act_on_output = lambda world, output, chance: act(world, self.policy(output), chance)
+            played = self.core.play(observe, act_on_output, world, chance, features)
+            if played is not None:
+                return played[1], played[0]
+
+        def step(carry, chance):
+            world, states = carry
+            logits, _, states = self.step(observe(world), states)
+            world, results = act(world, logits, chance)
+            return (world, states), results
+
+        start = (world, self.get_initial_state(chance.shape[1]))
+        return backend.scan(step, start, chance, chance.shape[0])[1], None
+
+    def replaying(self, tape):
+        """Within, a call on the observations that a tape was played with takes less time."""
+        return contextlib.nullcontext() if tape is None else self.core.replaying(tape)
+
+    def reset(self, states, first, keep=False):
+        """Puts the samples with `first` (boolean `[B]`) back to an episode's start.
+
+        With `keep` the sums of the meta objective go on.
+        """
+        initial = self.get_initial_state(ops.shape(first)[0])
+        if keep and self._has_meta_objective:
+            meta = self.core.cell.unpack_state(states).meta
+            initial = self.core.cell.unpack_state(initial)._replace(meta=meta)
+            initial = self.core.cell.pack_state(initial)
+        return _where(first, initial, states)
+
+    def _heads(self, outputs):
+        return self.policy(outputs), ops.squeeze(self.value(outputs), axis=-1)
+
+    def meta_loss(self, states):
+        """The meta objective (Eq. 5) of the sequence that ended in these states, a scalar.
+
+        Zero for a core that has none.
+        """
+        if not self._has_meta_objective:
+            return ops.zeros(())
+        meta = self.core.cell.unpack_state(states).meta
+        return self.core.meta_loss_weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
+
+    @property
+    def _has_meta_objective(self):
+        return hasattr(self.core, "meta_loss_weight")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "core": keras.saving.serialize_keras_object(self.core),
+            "num_actions": self.num_actions,
+        }
+
+    def get_build_config(self):
+        """What `build_from_config` makes the weights by when a saved model is loaded."""
+        return {"observations_shape": self._observations_shape} if self.built else None
+
+    def build_from_config(self, config):
+        """Makes the weights of a saved model."""
+        self.build(tuple(config["observations_shape"]))
+
+    @classmethod
+    def from_config(cls, config):
+        core = keras.saving.deserialize_keras_object(config["core"])
+        return cls(**{**config, "core": core})
+
+
+def _where(condition, ones, others):
+    """The states of the samples with `condition` from `ones`, the rest from `others`."""
+    pairs = zip(ones, others, strict=True)
+    return [ops.where(condition[:, None], one, other) for one, other in pairs]

@@ -1,0 +1,70 @@
+"""Pictures of the maze (Fig. 7), by Pillow, which comes with the extra `viz`."""
+
+import pathlib
+
+from keras import ops
+
+from keras_mnm.files import replacing
+
+_SCALE = 32
+_WALL, _FREE, _GOAL, _AGENT, _TRAIL = "#35424a", "#f5f2ea", "#e0a526", "#c2453c", "#e3c3b8"
+
+
+def maze_picture(maze, path, goal, agent=None):
+    """Draws a maze into a PNG file.
+
+    Args:
+        maze: A `Maze`.
+        path: The PNG file.
+        goal: The goal's cell.
+        agent: The agent's cell. Defaults to the centre, where it starts.
+    """
+    agent = maze.centre if agent is None else agent
+    with replacing(pathlib.Path(path)) as temporary:
+        frame(maze, int(goal), [int(agent)]).save(temporary)
+
+
+def episode_animation(maze, episodes, path, index=0, milliseconds=80):
+    """Draws an episode into an animated GIF file.
+
+    Args:
+        maze: A `Maze`.
+        episodes: `Episodes`.
+        path: The GIF file.
+        index: Which of the episodes. Defaults to `0`.
+        milliseconds: How long a step is shown. Defaults to `80`.
+    """
+    agents = ops.convert_to_numpy(episodes.agents)[index].tolist()
+    rewards = ops.convert_to_numpy(episodes.rewards)[index].cumsum().tolist()
+    goal = int(ops.convert_to_numpy(episodes.goals)[index])
+    frames = [
+        frame(maze, goal, agents[max(0, t - 3) : t + 1], f"step {t}   reward {earned:.1f}")
+        for t, earned in enumerate([0.0, *rewards[:-1]])
+    ]
+    with replacing(pathlib.Path(path)) as temporary:
+        frames[0].save(
+            temporary, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
+        )
+
+
+def frame(maze, goal, trail, caption=""):
+    """The maze as a `PIL.Image`, with the agent in the last cell of its trail."""
+    from PIL import Image, ImageDraw
+
+    side = maze.size * _SCALE
+    image = Image.new("RGB", (side, side + _SCALE // 2 * bool(caption)), "white")
+    draw = ImageDraw.Draw(image)
+
+    def corners(cell, margin):
+        row, column = divmod(cell, maze.size)
+        x, y = column * _SCALE, row * _SCALE
+        return [x + margin, y + margin, x + _SCALE - 1 - margin, y + _SCALE - 1 - margin]
+
+    for cell, wall in enumerate(maze.walls.ravel()):
+        draw.rectangle(corners(cell, 0), _WALL if wall else _FREE)
+    draw.rectangle(corners(goal, 5), _GOAL)
+    for cell in trail[:-1]:
+        draw.ellipse(corners(cell, 11), _TRAIL)
+    draw.ellipse(corners(trail[-1], 7), _AGENT)
+    draw.text((6, side + 2), caption, "black")
+    return image

@@ -1,0 +1,93 @@
+"""Returns and losses of advantage actor-critic, as pure functions."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_mnm import backend
+
+
+class A2CLosses(NamedTuple):
+    """The parts of the loss, each a mean over samples and steps, without its weight."""
+
+    policy: object
+    """`-log π(a) (R - V)`, whose gradient is that of the policy."""
+    value: object
+    """`(R - V)²`."""
+    concentration: object
+    """`Σ_a π(a)²`, which is least where all actions are as likely."""
+
+
+def discounted_returns(rewards, discount, final_value=None, discounts=None):
+    """`R_t = r_t + γ d_t R_{t+1}`, where `R_T` is the value after the last step.
+
+    Args:
+        rewards: `[B, T]`, what each step earned.
+        discount: γ, a number.
+        final_value: `[B]`, the value of what comes after the last step. Defaults to zeros, the end
+            of the episode.
+        discounts: `[B, T]`, `d_t`: 0 at a step that ends an episode, else 1. Defaults to ones.
+
+    Returns:
+        `[B, T]`.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mnm.rl import discounted_returns
+    >>> keras.ops.convert_to_numpy(discounted_returns([[0.0, 0.0, 8.0]], 0.5)).tolist()
+    [[2.0, 4.0, 8.0]]
+    """
+    rewards = ops.convert_to_tensor(rewards)
+    discounts = ops.ones_like(rewards) if discounts is None else ops.cast(discounts, rewards.dtype)
+    if final_value is None:
+        final_value = ops.zeros_like(rewards[:, 0])
+    final_value = ops.cast(final_value, rewards.dtype)
+
+    def step(after, now):
+        reward, factor = now
+        value = reward + factor * after
+        return value, value
+
+    steps = (ops.transpose(rewards), ops.transpose(discount * discounts))
+    _, returns = backend.scan(step, final_value, steps, rewards.shape[1], reverse=True)
+    return ops.transpose(returns)
+
+
+def log_probabilities(logits, actions):
+    """`log π(a)` of the actions taken, in the shape of `actions`."""
+    chosen = ops.one_hot(actions, logits.shape[-1], dtype=logits.dtype)
+    return ops.sum(chosen * ops.log_softmax(logits), axis=-1)
+
+
+def a2c_losses(logits, values, actions, returns, weights=None):
+    """The losses of advantage actor-critic for whole sequences.
+
+    The last of them takes the place of an entropy bonus, after Miconi et al. 2018.
+
+    Args:
+        logits: `[B, T, A]`, of the policy.
+        values: `[B, T]`, of the critic.
+        actions: Integers `[B, T]`.
+        returns: `[B, T]`.
+        weights: `[B, T]`, how much a step counts in the means. Defaults to ones.
+
+    Returns:
+        `A2CLosses` of three scalars.
+
+    Example:
+
+    >>> from keras_mnm.rl import a2c_losses
+    >>> losses = a2c_losses([[[0.0, 0.0]]], [[1.0]], [[0]], [[3.0]])
+    >>> [round(float(loss), 3) for loss in losses]
+    [1.386, 4.0, 0.5]
+    """
+    logits, values = ops.convert_to_tensor(logits), ops.convert_to_tensor(values)
+    weights = ops.ones_like(values) if weights is None else ops.cast(weights, values.dtype)
+    # A batch that holds no step that counts has no loss, rather than NaN.
+    total = ops.maximum(ops.sum(weights), 1e-6)
+    advantage = ops.cast(returns, values.dtype) - values
+    policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
+    concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)
+    parts = policy, ops.square(advantage), concentration
+    return A2CLosses(*(ops.sum(weights * part) / total for part in parts))

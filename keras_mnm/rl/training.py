@@ -1,0 +1,257 @@
+"""Advantage actor-critic in the maze: rollout and update as one compiled program."""
+
+import concurrent.futures
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mnm import backend
+from keras_mnm.rl.returns import a2c_losses, discounted_returns
+from keras_mnm.validation import integer, number
+
+_FRESH = 1
+"""In the seed of episodes that no training run plays."""
+
+
+class Chance(NamedTuple):
+    """All that is left to chance in `B` episodes of `T` steps: numbers from [0, 1)."""
+
+    goals: object
+    """`[B]`, see `Maze.reset`."""
+    actions: object
+    """`[T, B]`, see `choose`."""
+    landings: object
+    """`[T, B]`, see `Maze.step`."""
+
+
+class Episodes(NamedTuple):
+    """`B` whole episodes."""
+
+    observations: object
+    """`[B, T, features]`."""
+    actions: object
+    """int32 `[B, T]`."""
+    rewards: object
+    """`[B, T]`."""
+    agents: object
+    """The agent's cell before each step, int32 `[B, T]`."""
+    goals: object
+    """The goal's cell, int32 `[B]`."""
+
+
+def draw_chance(seed, batch_size, steps):
+    """The `Chance` of `batch_size` episodes by a seed (an integer, or a tuple of them).
+
+    >>> from keras_mnm.rl import draw_chance
+    >>> draw_chance((0, 7), batch_size=2, steps=5).actions.shape
+    (5, 2)
+    """
+    rng = np.random.default_rng(seed)
+    return Chance(rng.random(batch_size, "float32"), *rng.random((2, steps, batch_size), "float32"))
+
+
+def choose(logits, uniform):
+    """Draws actions from a policy: int32 `[B]` by logits `[B, A]` and uniform numbers `[B]`."""
+    up_to = ops.cumsum(ops.softmax(logits), axis=-1)[:, :-1]
+    uniform = ops.cast(uniform, up_to.dtype)[:, None]
+    return ops.sum(ops.cast(up_to <= uniform, "int32"), axis=-1)
+
+
+def rollout(model, maze, chance):
+    """Plays whole episodes.
+
+    Args:
+        model: An `ActorCritic`; or None, for the policy that chooses all actions alike.
+        maze: A `Maze`.
+        chance: A `Chance`.
+
+    Returns:
+        `Episodes`.
+
+    Example:
+
+    >>> from keras_mnm.rl import Maze, draw_chance, rollout
+    >>> episodes = rollout(None, Maze(), draw_chance(seed=0, batch_size=3, steps=250))
+    >>> episodes.rewards.shape == (3, 250)
+    True
+    """
+    return _play(model, maze, chance)[0]
+
+
+def _play(model, maze, chance):
+    """`Episodes`, and the model's tape of them."""
+
+    def act(mazes, logits, uniform):
+        actions = choose(logits, uniform[:, 0])
+        after = maze.step(mazes, actions, uniform[:, 1])
+        return after, (maze.observe(mazes), actions, after.reward, mazes.agent)
+
+    mazes = maze.reset(chance.goals)
+    uniform = ops.stack([chance.actions, chance.landings], axis=-1)
+    if model is None:
+        logits = ops.zeros((*chance.goals.shape, maze.num_actions))
+        step = lambda mazes, uniform: act(mazes, logits, uniform)
+        steps, tape = backend.scan(step, mazes, uniform, uniform.shape[0])[1], None
+    else:
+        steps, tape = model.play(maze.observe, act, mazes, uniform, maze.observation_size)
+    return Episodes(*(ops.swapaxes(x, 0, 1) for x in steps), mazes.goal), tape
+
+
+def total_rewards(model, maze, episodes, seed=0, parallel=100):
+    """What fresh episodes earn in total, a NumPy array `[episodes]`.
+
+    Args:
+        model: An `ActorCritic`; or None, for the policy that chooses all actions alike.
+        maze: A `Maze`.
+        episodes: Positive integer, the number of episodes.
+        seed: Of the episodes, which are others than those of any `Trainer`. Defaults to `0`.
+        parallel: Positive integer, episodes side by side. Defaults to `100`.
+
+    Example:
+
+    >>> from keras_mnm.rl import Maze, total_rewards
+    >>> total_rewards(None, Maze(), episodes=250).shape
+    (250,)
+    """
+    parallel = min(integer("parallel", parallel), integer("episodes", episodes))
+    play = backend.compile(lambda chance: ops.sum(rollout(model, maze, chance).rewards, axis=1))
+    seeds = ((seed, batch, _FRESH) for batch in range(-(-episodes // parallel)))
+    rewards = [play(draw_chance(s, parallel, maze.episode_steps)) for s in seeds]
+    return np.concatenate([ops.convert_to_numpy(r) for r in rewards])[:episodes]
+
+
+class A2CWeights(NamedTuple):
+    """How returns are discounted and how the parts of the loss are weighed."""
+
+    discount: float = 0.9
+    """γ."""
+    value: float = 0.1
+    """Of the critic's loss."""
+    concentration: float = 0.1
+    """Of the sum of squared probabilities, in place of an entropy bonus."""
+
+    def loss(self, losses, meta_loss):
+        """The whole loss by `A2CLosses` and the meta objective, and all parts by name.
+
+        >>> from keras_mnm.rl import A2CLosses, A2CWeights
+        >>> loss, parts = A2CWeights().loss(A2CLosses(1.0, 2.0, 3.0), meta_loss=4.0)
+        >>> round(loss, 2)
+        5.5
+        """
+        policy, value, concentration = losses
+        loss = policy + self.value * value + self.concentration * concentration + meta_loss
+        return loss, {
+            "loss": loss,
+            "policy_loss": policy,
+            "value_loss": value,
+            "concentration": concentration,
+            "meta_loss": meta_loss,
+        }
+
+
+class Trainer:
+    """Trains an actor-critic in the maze, on TensorFlow and JAX alike.
+
+    An update plays `parallel` episodes side by side and learns from them. Playing and the gradient
+    are one compiled program. The episodes of update `n` depend on the seed, on `n` (which the
+    optimizer counts) and on the weights alone, so that a run goes on exactly where it was left.
+
+    Args:
+        model: An `ActorCritic`.
+        maze: A `Maze`.
+        optimizer: A Keras optimizer.
+        parallel: Positive integer, episodes an update. Defaults to `32`.
+        weights: `A2CWeights`. Defaults to `A2CWeights()`.
+        seed: Non-negative integer. Defaults to `0`.
+        threads: Positive integer, in how many parts an update is computed, each by a thread of
+            its own. One program does not fill several CPU cores; on an accelerator leave it at 1.
+            It has to divide `parallel`. Defaults to `1`.
+
+    Example:
+
+    >>> import keras, keras_mnm
+    >>> from keras_mnm.rl import ActorCritic, Maze, Trainer
+    >>> model = ActorCritic(keras.layers.LSTM(8, return_sequences=True, return_state=True), 4)
+    >>> trainer = Trainer(model, Maze(episode_steps=10), keras.optimizers.Adam(), parallel=4)
+    >>> "reward" in trainer.update()
+    True
+    """
+
+    def __init__(self, model, maze, optimizer, parallel=32, weights=None, seed=0, threads=1):
+        self.model = model
+        self.maze = maze
+        self.optimizer = optimizer
+        self.parallel = integer("parallel", parallel)
+        self.weights = A2CWeights() if weights is None else weights
+        self.seed = integer("seed", seed, minimum=0)
+        self.threads = integer("threads", threads)
+        if self.parallel % self.threads:
+            raise ValueError(
+                "`threads` must divide `parallel`, so that every thread has as many episodes. "
+                f"Received: threads={threads}, parallel={parallel}."
+            )
+        number("discount", self.weights.discount, high=1.0)
+        if not model.built:
+            model.build((None, maze.episode_steps, maze.observation_size))
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        self._compiled = backend.compile(self._play_and_learn)
+        self._map = map  # compiles once, in the first update; then the threads' own
+
+    @property
+    def updates(self):
+        """Updates done."""
+        return int(self.optimizer.iterations)
+
+    @property
+    def episodes(self):
+        """Episodes seen."""
+        return self.updates * self.parallel
+
+    def update(self):
+        """Plays `parallel` episodes and learns from them.
+
+        Returns:
+            A dict of floats: `reward`, the mean over episodes of their total reward, and the parts
+            of the loss.
+        """
+        chance = draw_chance((self.seed, self.updates), self.parallel, self.maze.episode_steps)
+        trained = [variable.value for variable in self.model.trainable_variables]
+        fixed = [variable.value for variable in self.model.non_trainable_variables]
+        parts = zip(*(np.split(x, self.threads, axis=-1) for x in chance), strict=True)
+        learn = lambda part: self._compiled(trained, fixed, Chance(*part))
+        results = list(self._map(learn, parts))
+        mean = lambda *xs: sum(xs) / len(xs)
+        logs, gradients = keras.tree.map_structure(mean, *results)
+        if self.threads > 1 and self._map is map:
+            self._map = concurrent.futures.ThreadPoolExecutor(self.threads).map
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return {name: float(value) for name, value in logs.items()}
+
+    def _play_and_learn(self, trained, fixed, chance):
+        """The logs of the episodes, and the loss's gradient; a pure function."""
+        model = self.model
+        fixed = list(zip(model.non_trainable_variables, fixed, strict=True))
+
+        def with_weights(values, function):
+            values = zip(model.trainable_variables, values, strict=True)
+            with keras.StatelessScope([*values, *fixed]):
+                return function()
+
+        episodes, tape = with_weights(trained, lambda: _play(model, self.maze, chance))
+        returns = discounted_returns(episodes.rewards, self.weights.discount)
+
+        def loss(values):
+            def run():
+                with model.replaying(tape):
+                    logits, values, states = model(episodes.observations)
+                losses = a2c_losses(logits, values, episodes.actions, returns)
+                return self.weights.loss(losses, model.meta_loss(states))
+
+            return with_weights(values, run)
+
+        (_, parts), gradients = backend.value_and_gradient(loss, trained)
+        reward = ops.mean(ops.sum(episodes.rewards, axis=1))
+        return {"reward": reward, **parts}, gradients

@@ -1,0 +1,69 @@
+"""A sequence whose inputs hang on what came out before: an agent in its world."""
+
+from keras import ops, tree
+
+from keras_mnm import backend
+from keras_mnm.sequence.fused import Chunk, Controller, _dense, _in_chunks, _Sequence, chunk_length
+
+
+def play(observe, act, world, chance, state, weights, spec):
+    """Runs a sequence step by step, and keeps what the backward pass needs.
+
+    Afterwards `fused.run` takes the tape in place of its own forward pass: what an agent did is
+    computed once, and not again to learn from it.
+
+    Args:
+        observe: A function from the world's state to the step's input, `[B, features]`.
+        act: A function from the world's state, hidden state `[B, U]`, read-out `[B, D]` and the
+            step's part of `chance` to the world's next state and a nest of outputs.
+        world: The world's state at first, a nest of tensors.
+        chance: `[T, B, n]`, what is left to chance.
+        state: As in `fused.run`.
+        weights: `Weights`.
+        spec: `Spec`.
+
+    Returns:
+        The tape, and the outputs, `[T, B, ...]`.
+    """
+    steps = chance.shape[0]
+    length = chunk_length(steps, spec.num_heads, state[-1].shape[-1])
+    mask = _in_chunks(ops.ones_like(chance[..., :1]), length)
+    chance = _in_chunks(chance, length)
+    sequence = _Sequence(spec, depth=len(state) - 3, length=length)
+
+    def chunk(carry, parts):
+        (start, error, matrices), world = carry
+        chance, mask = parts
+
+        def step(carry, parts):
+            inner, world = carry
+            chance, m, index = parts
+            inputs = observe(world)
+            features = inputs.shape[-1]
+            from_x = _dense(inputs, weights.gates[:features]) + weights.gates_bias
+            inner, record = sequence.step(from_x, m, index, inner, matrices, weights)
+            world, outputs = act(world, inner[0].h, inner[0].readout, chance)
+            return (inner, world), (inputs, record, outputs)
+
+        begin = ((start, error, sequence.unwritten(matrices)), world)
+        index = ops.arange(length, dtype="int32")
+        ((state, error, factors), world), (inputs, records, outputs) = backend.scan(
+            step, begin, (chance, mask, index), length
+        )
+        memory = sequence.memory(matrices, factors)
+        kept = Chunk(start, matrices, [part.keys for part in memory], records)
+        after = (state, error, [part.after_chunk() for part in memory])
+        return (after, world), (inputs, kept, outputs)
+
+    start = (Controller(*state[:3]), ops.zeros_like(state[0][:, 0]), list(state[3:]))
+    (after, _), (inputs, chunks, outputs) = backend.scan(
+        chunk, (start, world), (chance, mask), mask.shape[0]
+    )
+    state, error, matrices = after
+    hidden, readouts = chunks.records.state.h, chunks.records.state.readout
+    tape = [hidden, readouts, error, *state, *matrices], (inputs, mask, weights, chunks)
+
+    def whole(x):
+        return ops.reshape(x, (mask.shape[0] * length, *x.shape[2:]))[:steps]
+
+    return tape, tree.map_structure(whole, outputs)

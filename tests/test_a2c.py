@@ -1,0 +1,370 @@
+"""Advantage actor-critic: returns, losses, the model by step and by sequence, and training."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_maze import PlainMaze
+
+import keras_mnm
+from keras_mnm import rl
+
+B, T, FEATURES = 3, 7, 12
+OPTIONS = {"return_sequences": True, "return_state": True}
+CORES = {
+    "mnm-p": lambda: keras_mnm.MNM(8, 6, 2, **OPTIONS),
+    "mnm-g": lambda: keras_mnm.MNM(8, 6, 2, write_rule="gradient", **OPTIONS),
+    "lstm-salu": lambda: keras_mnm.SALU(8, 6, 2, slots=T, **OPTIONS),
+    "lstm": lambda: keras.layers.LSTM(8, **OPTIONS),
+    "plastic": lambda: keras_mnm.Plastic(8, **OPTIONS),
+    "homogeneous": lambda: keras_mnm.Plastic(8, homogeneous=True, **OPTIONS),
+}
+
+
+def make_model(core="mnm-p", features=FEATURES):
+    keras.utils.set_random_seed(0)  # of what is not trained, φ_0
+    model = rl.ActorCritic(CORES[core](), num_actions=4)
+    model.build((None, T, features))
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(rng.uniform(-0.5, 0.5, weight.shape))
+    return model
+
+
+def observations(seed=1):
+    return np.random.default_rng(seed).standard_normal((B, T, FEATURES)).astype("float32")
+
+
+def numpy(nest):
+    return keras.tree.map_structure(ops.convert_to_numpy, nest)
+
+
+def close(one, other, tolerance=1e-5):
+    for a, b in zip(keras.tree.flatten(numpy(one)), keras.tree.flatten(numpy(other)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def test_returns_match_plain_loops():
+    rng = np.random.default_rng(0)
+    rewards, final = rng.standard_normal((B, T)), rng.standard_normal(B)
+    discounts = rng.integers(2, size=(B, T)).astype(float)
+    expected, plain = np.empty((B, T)), np.empty((B, T))
+    for b in range(B):
+        after, total = final[b], 0.0
+        for t in reversed(range(T)):
+            after = rewards[b, t] + 0.9 * discounts[b, t] * after
+            total = rewards[b, t] + 0.9 * total
+            expected[b, t], plain[b, t] = after, total
+    close(rl.discounted_returns(rewards, 0.9, final, discounts), expected, 1e-6)
+    close(rl.discounted_returns(rewards, 0.9), plain, 1e-6)
+
+
+def test_losses_match_plain_loops():
+    rng = np.random.default_rng(0)
+    logits, values = rng.standard_normal((B, T, 4)), rng.standard_normal((B, T))
+    actions, returns = rng.integers(4, size=(B, T)), rng.standard_normal((B, T))
+    weights = rng.integers(2, size=(B, T)).astype(float)
+    for counts in (np.ones((B, T)), weights):
+        policy = value = concentration = 0.0
+        for b, t in np.ndindex(B, T):
+            chances = softmax(logits[b, t])
+            advantage = returns[b, t] - values[b, t]
+            policy -= counts[b, t] * np.log(chances[actions[b, t]]) * advantage
+            value += counts[b, t] * advantage**2
+            concentration += counts[b, t] * (chances**2).sum()
+        expected = np.array([policy, value, concentration]) / counts.sum()
+        given = None if counts.all() else counts
+        close(list(rl.a2c_losses(logits, values, actions, returns, given)), list(expected), 1e-6)
+
+
+def test_gradients_are_those_of_advantage_actor_critic():
+    """The policy follows `(π - a) (R - V)`, the critic `2 (V - R)`, and neither the other's."""
+    rng = np.random.default_rng(0)
+    logits, values = rng.standard_normal((B, T, 4)), rng.standard_normal((B, T))
+    actions, returns = rng.integers(4, size=(B, T)), rng.standard_normal((B, T))
+
+    def loss(arguments):
+        losses = rl.a2c_losses(*arguments, actions, returns)
+        return losses.policy + 10.0 * losses.value
+
+    arguments = [ops.convert_to_tensor(logits), ops.convert_to_tensor(values)]
+    d_logits, d_values = keras_mnm.backend.gradient(loss, arguments)
+    advantage = returns - values
+    expected = (softmax(logits) - np.eye(4)[actions]) * advantage[..., None] / (B * T)
+    close(d_logits, expected, 1e-6)
+    close(d_values, -20.0 * advantage / (B * T), 1e-6)
+
+
+def test_actions_are_chosen_by_their_probabilities():
+    logits = np.log([[0.1, 0.2, 0.3, 0.4]])
+    uniform = (np.arange(1000) + 0.5) / 1000
+    actions = ops.convert_to_numpy(rl.choose(np.repeat(logits, 1000, 0), uniform))
+    assert np.bincount(actions).tolist() == [100, 200, 300, 400]
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_steps_equal_the_whole_sequence(core):
+    model, x = make_model(core), observations()
+    states, steps = model.get_initial_state(B), []
+    for t in range(T):
+        logits, values, states = model.step(x[:, t], states)
+        steps.append((logits, values))
+    logits, values = (ops.stack(parts, axis=1) for parts in zip(*steps))
+    close([logits, values, states], list(model(x)))
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_saved_and_loaded(core, tmp_path):
+    model, x = make_model(core), observations()
+    model.save(tmp_path / "model.keras")
+    close(keras.saving.load_model(tmp_path / "model.keras")(x), model(x), 0)
+    keras_mnm.save_to_preset(model, tmp_path / "mine", "A maze runner.")
+    close(keras_mnm.from_preset("mine", source=tmp_path)(x), model(x), 0)
+
+
+@pytest.mark.parametrize("core", ["mnm-p", "lstm"])
+def test_an_episode_in_mid_sequence_begins_with_an_empty_memory(core):
+    model, x = make_model(core), observations()
+    first = np.zeros((B, T), bool)
+    first[0, 3] = first[1, 5] = True
+    logits, values, states = model.call_with_resets(x, first)
+    for sample, start in enumerate([3, 5, 0]):
+        for part in filter(len, (range(start), range(start, T))):
+            expected = model(x[sample : sample + 1, part.start : part.stop])
+            close(logits[sample, part.start : part.stop], expected[0][0])
+            close(values[sample, part.start : part.stop], expected[1][0])
+        ends = [s[sample : sample + 1] for s in states]
+        if core == "mnm-p":  # the sums of the meta objective are those of all steps
+            ends, expected = (list(model.core.cell.unpack_state(s)) for s in (ends, expected[2]))
+            assert numpy(ends[4])[0, 1] == T
+            close(ends[:4], expected[:4])
+        else:
+            close(ends, expected[2])
+
+
+def test_absent_steps_change_nothing():
+    model, x = make_model(), observations()
+    present = np.ones((B, T), bool)
+    present[0, 2:4] = present[1, :2] = False
+    expected = model(x, present=present)
+    stepwise = model.call_with_resets(x, np.zeros((B, T), bool), present)
+    logits = numpy([expected[0], stepwise[0]])
+    close(logits[0][present], logits[1][present])
+    close(stepwise[2][1:], expected[2][1:])
+    assert ops.convert_to_numpy(expected[2][-1])[:, 1].tolist() == [T - 2, T - 2, T]
+
+
+def test_meta_loss():
+    model, x = make_model(), observations()
+    states = model(x)[2]
+    meta = ops.convert_to_numpy(states[-1])
+    assert (meta[:, 1] == T).all()
+    close(model.meta_loss(states), np.mean(meta[:, 0]) / T, 1e-6)
+    assert float(make_model("lstm").meta_loss([])) == 0
+
+
+def test_rollout_is_played_by_the_rules_and_by_the_policy():
+    maze, model = rl.Maze(episode_steps=20), make_model()
+    chance = rl.draw_chance(3, batch_size=5, steps=20)
+    episodes = rl.rollout(model, maze, chance)
+    logits, _, _ = model(episodes.observations)
+    actions = ops.convert_to_numpy(episodes.actions)
+    for t in range(20):
+        expected = rl.choose(logits[:, t], chance.actions[t])
+        np.testing.assert_array_equal(actions[:, t], ops.convert_to_numpy(expected))
+    for b in range(5):
+        twin = PlainMaze(chance.goals[b], episode_steps=20)
+        for t in range(20):
+            close(episodes.observations[b, t], np.array(twin.observe()), 1e-6)
+            assert int(episodes.agents[b, t]) == 11 * twin.agent[0] + twin.agent[1]
+            twin.step(actions[b, t], chance.landings[t, b])
+            assert float(episodes.rewards[b, t]) == pytest.approx(twin.reward)
+        assert int(episodes.goals[b]) == 11 * twin.goal[0] + twin.goal[1]
+
+
+def test_chance_depends_on_its_seed_alone():
+    one, two, other = (
+        np.concatenate([c.goals, c.actions.ravel(), c.landings.ravel()])
+        for c in (rl.draw_chance(seed, 4, 10) for seed in ((1, 5), (1, 5), (1, 6)))
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not (one == other).any()
+    assert len(np.unique(one)) == len(one) == 84
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_replaying_what_was_played_changes_nothing(rule):
+    """Outputs, states and gradients, over several chunks of which the last is padded."""
+    core = keras_mnm.MNM(8, 6, 3, write_rule=rule, **OPTIONS)
+    model, maze = rl.ActorCritic(core, 4), rl.Maze(episode_steps=23)
+    model.build((None, 23, FEATURES))
+    start, chance = maze.reset(np.float32([0.3, 0.6])), rl.draw_chance(0, 2, 23)
+
+    def act(mazes, logits, uniform):
+        after = maze.step(mazes, rl.choose(logits, uniform[:, 0]), uniform[:, 1])
+        return after, (maze.observe(mazes), logits)
+
+    uniform = ops.stack([chance.actions, chance.landings], axis=-1)
+    (x, logits), tape = model.play(maze.observe, act, start, uniform, FEATURES)
+    x, logits = ops.swapaxes(x, 0, 1), ops.swapaxes(logits, 0, 1)
+    assert tape is not None
+
+    def run(values):
+        with keras.StatelessScope(list(zip(model.trainable_variables, values))):
+            outputs = model(x)
+            loss = sum(ops.sum(ops.sin(y)) for y in keras.tree.flatten(outputs))
+            return loss, outputs
+
+    weights = [variable.value for variable in model.trainable_variables]
+    plain = keras_mnm.backend.value_and_gradient(run, weights)
+    with model.replaying(tape):
+        replayed = keras_mnm.backend.value_and_gradient(run, weights)
+    close(plain[0][1][0], logits)
+    close(replayed, plain, 1e-4)
+
+
+def trainer(core="mnm-p", seed=0, optimizer=None, **options):
+    maze = rl.Maze(episode_steps=10)
+    optimizer = optimizer or keras.optimizers.Adam(0.01)
+    return rl.Trainer(make_model(core), maze, optimizer, parallel=4, seed=seed, **options)
+
+
+@pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "plastic"])
+def test_an_update_goes_down_the_slope_of_its_loss(core):
+    """The change of every weight against the loss, written anew from single steps."""
+    weights = rl.A2CWeights(discount=0.8, value=0.3, concentration=0.2)
+    run = trainer(core, optimizer=keras.optimizers.SGD(1.0), weights=weights)
+    model, variables = run.model, run.model.trainable_variables
+    chance = rl.draw_chance((0, 0), 4, 10)
+    episodes = rl.rollout(model, run.maze, chance)
+    returns = np.zeros((4, 11))
+    for t in reversed(range(10)):
+        returns[:, t] = ops.convert_to_numpy(episodes.rewards)[:, t] + 0.8 * returns[:, t + 1]
+    actions = ops.convert_to_numpy(episodes.actions)
+    baseline = []
+
+    def loss():
+        states, total = model.get_initial_state(4), 0.0
+        for t in range(10):
+            logits, values, states = model.step(episodes.observations[:, t], states)
+            chances, values = softmax(numpy(logits).astype(float)), numpy(values).astype(float)
+            if len(baseline) <= t:
+                baseline.append(values)  # held fixed in the policy's part
+            policy = -np.log(chances[range(4), actions[:, t]]) * (returns[:, t] - baseline[t])
+            value = 0.3 * (returns[:, t] - values) ** 2
+            total += np.mean(policy + value + 0.2 * (chances**2).sum(1)) / 10
+        if core.startswith("mnm"):
+            meta = numpy(model.core.cell.unpack_state(states).meta)
+            total += np.mean(meta[:, 0] / meta[:, 1])
+        return total
+
+    before, first_loss = [numpy(v) for v in variables], loss()
+    logs = run.update()
+    assert logs["loss"] == pytest.approx(first_loss, rel=1e-4)
+    changes = [numpy(v) - b for v, b in zip(variables, before)]
+    assert all(np.abs(change).max() > 0 for change in changes)
+    for index, change in enumerate(changes):
+        size = 1e-2 / float(np.abs(change).max())
+        values = []
+        for sign in (1, -1):
+            variables[index].assign(before[index] + sign * size * change)
+            others = [i for i in range(len(before)) if i != index]
+            for i in others:
+                variables[i].assign(before[i])
+            values.append(loss())
+        variables[index].assign(before[index])
+        slope = (values[0] - values[1]) / (2 * size)
+        expected = -np.sum(np.square(change, dtype=float))
+        assert slope == pytest.approx(expected, rel=0.02, abs=3e-6 / size), variables[index].path
+
+
+def test_a_run_depends_on_its_seed_alone_and_goes_on_where_it_was_left(tmp_path):
+    whole, again = trainer("lstm", seed=1), trainer("lstm", seed=1)
+    logs = [whole.update() for _ in range(3)]
+    assert logs[0]["reward"] != logs[1]["reward"]
+    assert again.update() == logs[0]
+    again.model.save(tmp_path / "model.keras")
+    optimizer = keras.optimizers.Adam(0.01)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    resumed = rl.Trainer(loaded, again.maze, optimizer, parallel=4, seed=1)
+    for variable, value in zip(optimizer.variables, again.optimizer.variables):
+        variable.assign(value)
+    assert resumed.episodes == 4
+    assert [resumed.update() for _ in range(2)] == logs[1:]
+    close(resumed.model.get_weights(), whole.model.get_weights(), 0)
+    assert whole.episodes == 12
+
+
+def test_threads_change_nothing():
+    one, two = trainer("lstm", threads=1), trainer("lstm", threads=2)
+    for _ in range(3):
+        assert two.update() == pytest.approx(one.update(), rel=1e-4)
+    close(two.model.get_weights(), one.model.get_weights())
+
+
+def test_learns_to_find_the_goal_again():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("once is enough")
+    keras.utils.set_random_seed(0)
+    model = rl.ActorCritic(keras.layers.LSTM(16, **OPTIONS), 4)
+    maze = rl.Maze(size=7, episode_steps=20)
+    run = rl.Trainer(model, maze, keras.optimizers.Adam(0.01), parallel=64)
+    rewards = [run.update()["reward"] for _ in range(250)]
+    assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 8
+
+
+TRAIN_ON_JAX = """
+import sys, keras, test_a2c
+run = test_a2c.trainer()
+run.model.set_weights(keras.saving.load_model(sys.argv[1]).get_weights())
+print([run.update()["loss"] for _ in range(2)])
+run.model.save(sys.argv[1])
+"""
+
+
+def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("compares JAX with TensorFlow, from there")
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed; it is the extra 'jax'")
+    run, path = trainer(), tmp_path / "model.keras"
+    run.model.save(path)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN_ON_JAX, str(path)],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    losses = [run.update()["loss"] for _ in range(2)]
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(losses, rel=1e-4)
+    loaded, x = keras.saving.load_model(path), observations()
+    close(softmax(numpy(loaded(x)[0])), softmax(numpy(run.model(x)[0])), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rl.ActorCritic(keras.layers.LSTM(3), 4), "pass return_sequences=True"),
+        (lambda: rl.ActorCritic(CORES["lstm"](), 0), "`num_actions`.*0"),
+        (lambda: make_model().build((None, 12)), r"Received shape \(None, 12\)"),
+        (lambda: trainer(weights=rl.A2CWeights(discount=2.0)), "`discount`.*2.0"),
+        (lambda: trainer(seed=-1), "`seed`.*-1"),
+        (lambda: trainer(threads=3), "threads=3, parallel=4"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,65 @@
+"""The maze in Gymnasium."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+pytest.importorskip("gymnasium", reason="Gymnasium is not installed; it is the extra 'gym'")
+
+import gymnasium
+from gymnasium.utils.env_checker import check_env
+
+import keras_mnm.rl.gymnasium
+from keras_mnm import rl
+
+NAME = keras_mnm.rl.gymnasium.NAME
+
+
+def test_passes_the_checks_of_gymnasium():
+    check_env(gymnasium.make(NAME).unwrapped, skip_render_check=True)
+
+
+def test_an_episode_has_its_steps_and_depends_on_the_seed():
+    environment = gymnasium.make(NAME, episode_steps=20)
+    episodes = []
+    for seed in (3, 3, 4):
+        observation, _ = environment.reset(seed=seed)
+        seen, done, actions = [observation], False, np.random.default_rng(0)
+        while not done:
+            observation, _, done, truncated, _ = environment.step(actions.integers(4))
+            assert not truncated
+            assert environment.observation_space.contains(observation)
+            seen.append(observation)
+        episodes.append(np.array(seen))
+    assert len(episodes[0]) == 21
+    np.testing.assert_array_equal(episodes[0], episodes[1])
+
+
+def test_mazes_side_by_side_follow_the_dynamics():
+    environments = gymnasium.make_vec(NAME, num_envs=50, episode_steps=5)
+    observations, _ = environments.reset(seed=1)
+    rng = np.random.default_rng(1)
+    chance = np.random.Generator(np.random.PCG64(1))  # Gymnasium's own
+    maze = rl.Maze(episode_steps=5)
+    for _ in range(2):
+        state = maze.reset(chance.random(50, "float32"))
+        for step in range(5):
+            np.testing.assert_array_equal(observations, ops.convert_to_numpy(maze.observe(state)))
+            actions = rng.integers(4, size=50)
+            observations, rewards, done, _, _ = environments.step(actions)
+            state = maze.step(state, actions, chance.random(50, "float32"))
+            np.testing.assert_array_equal(rewards, ops.convert_to_numpy(state.reward))
+            assert done.all() == (step == 4)
+        observations, rewards, done, _, _ = environments.step(actions)  # begins the next episode
+        assert not done.any()
+        assert not rewards.any()
+
+
+def test_render():
+    pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
+    environment = gymnasium.make(NAME, render_mode="rgb_array")
+    environment.reset(seed=0)
+    before = environment.render()
+    assert before.shape == (352, 352, 3)
+    environment.step(0)
+    assert (before != environment.render()).any()

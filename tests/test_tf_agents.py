@@ -1,0 +1,219 @@
+"""The maze and the actor-critic in TF-Agents."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("TF-Agents runs on TensorFlow alone", allow_module_level=True)
+if importlib.util.find_spec("tf_agents") is None:
+    pytest.skip("TF-Agents is not installed; it is the extra 'rl'", allow_module_level=True)
+
+import tensorflow as tf
+
+import keras_mnm
+from keras_mnm import rl
+from keras_mnm.rl import tf_agents
+
+with tf_agents.warnings.catch_warnings():
+    tf_agents.warnings.simplefilter("ignore")
+    from tf_agents.drivers.dynamic_step_driver import DynamicStepDriver
+    from tf_agents.metrics.tf_metrics import AverageReturnMetric
+    from tf_agents.policies.policy_saver import PolicySaver
+    from tf_agents.replay_buffers.tf_uniform_replay_buffer import TFUniformReplayBuffer
+    from tf_agents.trajectories import StepType, from_transition
+    from tf_agents.utils import common
+
+STEPS, B = 6, 4
+pytestmark = pytest.mark.filterwarnings("ignore:distutils Version classes", "ignore:Encoding a")
+
+
+def make_environment(parallel=B, seed=0):
+    return tf_agents.MazeEnvironment(parallel, rl.Maze(episode_steps=STEPS), seed)
+
+
+def make_model(core="mnm-p"):
+    keras.utils.set_random_seed(0)
+    options = {"return_sequences": True, "return_state": True}
+    cores = {"lstm": keras.layers.LSTM(8, **options), "mnm-p": keras_mnm.MNM(8, 6, 2, **options)}
+    model = rl.ActorCritic(cores[core], 4)
+    model.build((None, STEPS, 12))
+    for weight in model.trainable_variables:
+        weight.assign(keras.random.uniform(weight.shape, -0.5, 0.5))
+    return model
+
+
+def make_agent(model, environment, **options):
+    return tf_agents.A2CAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        model,
+        keras.optimizers.Adam(0.01),
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+        **options,
+    )
+
+
+def collect(environment, policy, steps):
+    """A trajectory `[B, steps]`, boundaries counted in."""
+    time_step, state, parts = (
+        environment.current_time_step(),
+        policy.get_initial_state(environment.batch_size),
+        [],
+    )
+    for _ in range(steps):
+        action = policy.action(time_step, state)
+        next_step = environment.step(action.action)
+        parts.append(from_transition(time_step, action._replace(state=()), next_step))
+        time_step, state = next_step, action.state
+    return tf.nest.map_structure(lambda *xs: tf.stack(xs, axis=1), *parts)
+
+
+def test_time_steps_follow_the_dynamics():
+    environment = make_environment()
+    maze, first = environment.maze, environment.current_time_step()
+    assert (first.step_type.numpy() == StepType.FIRST).all()
+    np.testing.assert_array_equal(first.observation, maze.observe(environment._state))
+    for count in range(1, STEPS + 1):
+        before = rl.MazeState(*(tf.identity(v) for v in environment._state))
+        time_step = environment.step([0, 1, 2, 3])
+        after = maze.step(before, [0, 1, 2, 3], tf.zeros(B))
+        np.testing.assert_array_equal(time_step.reward, after.reward)
+        last = count == STEPS
+        assert (time_step.step_type.numpy() == (StepType.LAST if last else StepType.MID)).all()
+        assert (time_step.discount.numpy() == (0.0 if last else 1.0)).all()
+    again = environment.step([0, 1, 2, 3])
+    assert (again.step_type.numpy() == StepType.FIRST).all()
+    assert not again.reward.numpy().any()
+    assert (environment._state.agent.numpy() == maze.centre).all()
+    seeds = [make_environment(64, seed)._state.goal.numpy().tolist() for seed in (1, 1, 2)]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_policy_has_the_probabilities_of_the_model_and_empties_its_memory():
+    environment, model = make_environment(), make_model()
+    policy = tf_agents.policy(model, environment)
+    trajectory = collect(environment, policy, 2 * (STEPS + 1))
+    state, logits = policy.get_initial_state(B), []
+    for t in range(2 * (STEPS + 1)):
+        time_step = tf_agents.TimeStep(
+            trajectory.step_type[:, t],
+            trajectory.reward[:, t],
+            trajectory.discount[:, t],
+            trajectory.observation[:, t],
+        )
+        step = policy.distribution(time_step, state)
+        state = step.state
+        logits.append(step.action.logits)
+    logits = tf.stack(logits, axis=1)
+    for start in (0, STEPS + 1):  # the last step of an episode sees its end
+        episode = slice(start, start + STEPS + 1)
+        expected = model(trajectory.observation[:, episode])[0]
+        np.testing.assert_allclose(logits[:, episode], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["mnm-p", "lstm"])
+def test_gradients_are_those_of_the_trainer(core):
+    """An agent that is given the trainer's episodes, behind a boundary or twice, learns alike."""
+    model = make_model(core)
+    chance = rl.draw_chance((0, 0), B, STEPS)
+    environment = make_environment()
+    episodes = rl.rollout(model, environment.maze, chance)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    logs = rl.Trainer(model, environment.maze, keras.optimizers.SGD(1.0), B).update()
+    expected = [one - v.numpy() for one, v in zip(before, model.trainable_variables)]
+    for variable, value in zip(model.trainable_variables, before):
+        variable.assign(value)
+
+    agent = make_agent(model, environment)
+    whole = collect(environment, agent.collect_policy, STEPS)._replace(
+        observation=episodes.observations, action=episodes.actions, reward=episodes.rewards
+    )
+    behind = tf.nest.map_structure(lambda x: tf.concat([x[:, :1], x], axis=1), whole)
+    boundary = np.arange(STEPS + 1) == 0
+    behind = behind._replace(
+        step_type=tf.where(boundary, StepType.LAST, behind.step_type),
+        next_step_type=tf.where(boundary, StepType.FIRST, behind.next_step_type),
+        discount=tf.where(boundary, 1.0, behind.discount),
+    )
+    twice = tf.nest.map_structure(lambda *xs: tf.concat(xs, axis=1), whole, behind)
+    for experience in (behind, twice):
+        (loss, _), found = agent._gradients(experience, None)
+        assert float(loss) == pytest.approx(logs["loss"], rel=1e-4)
+        for one, other in zip(found, expected):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    assert float(agent.loss(twice).loss) == pytest.approx(logs["loss"], rel=1e-4)
+
+
+def test_a_cut_episode_is_bootstrapped_and_weights_count():
+    environment, model = make_environment(), make_model("lstm")
+    agent = make_agent(model, environment)
+    cut = collect(environment, agent.collect_policy, 4)
+    _, values, _ = model(cut.observation)
+    returns, rewards = values[:, 3].numpy(), cut.reward.numpy()
+    total = 0.0
+    for t in reversed(range(3)):
+        returns = rewards[:, t] + 0.9 * returns
+        total += (returns - values[:, t].numpy()) ** 2 / 3
+    assert float(agent.loss(cut).extra["value_loss"]) == pytest.approx(total.mean(), rel=1e-4)
+    weighted = agent.loss(cut, weights=tf.constant([0.0, 1.0, 0.0, 0.0])).extra
+    assert float(weighted["value_loss"]) == pytest.approx(total[1], rel=1e-4)
+
+
+def test_driver_metric_training_saver_and_checkpointer(tmp_path):
+    environment, model = make_environment(), make_model()
+    agent = make_agent(model, environment)
+    agent.initialize()
+    buffer = TFUniformReplayBuffer(agent.collect_data_spec, B, max_length=3 * STEPS)
+    metric = AverageReturnMetric(batch_size=B, buffer_size=B)
+    driver = DynamicStepDriver(
+        environment, agent.collect_policy, [buffer.add_batch, metric], num_steps=B * STEPS
+    )
+    run = common.function(driver.run)
+    for _ in range(2):
+        environment.reset()
+        run()
+        experience = buffer.gather_all()
+        buffer.clear()
+        assert np.isfinite(agent.train(experience).loss)
+    total = experience.reward.numpy().sum(1).mean()
+    assert float(metric.result()) == pytest.approx(total, rel=1e-5)
+    assert int(agent.train_step_counter) == 2
+    assert len(agent.policy.variables()) == len(model.variables)
+
+    PolicySaver(agent.policy).save(str(tmp_path / "policy"))
+    loaded = tf.saved_model.load(str(tmp_path / "policy"))
+    time_step = environment.reset()
+    step = loaded.action(time_step, loaded.get_initial_state(batch_size=B))
+    expected = agent.policy.action(time_step, agent.policy.get_initial_state(B))
+    np.testing.assert_array_equal(step.action, expected.action)
+    for one, other in zip(step.state, expected.state):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+    keep = {"agent": agent, "step": agent.train_step_counter}
+    common.Checkpointer(str(tmp_path / "checkpoint"), **keep).save(2)
+    variables = [*model.variables, *agent.optimizer.variables]
+    values = [v.numpy() for v in variables]
+    for variable in variables:
+        variable.assign(tf.zeros_like(variable.value))
+    common.Checkpointer(str(tmp_path / "checkpoint"), **keep)
+    for variable, value in zip(variables, values):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_policy_and_agent_from_a_preset(tmp_path, monkeypatch):
+    model, environment = make_model(), make_environment()
+    keras_mnm.save_to_preset(model, tmp_path / "mine", "A maze runner.")
+    monkeypatch.setenv("KERAS_MNM_PRESETS", str(tmp_path))
+    time_step = environment.reset()
+    policy = tf_agents.policy("mine", environment)
+    logits = policy.distribution(time_step, policy.get_initial_state(B)).action.logits
+    expected = model.step(time_step.observation, model.get_initial_state(B))[0]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+    agent = make_agent("mine", environment)
+    np.testing.assert_array_equal(agent.model.get_weights()[0], model.get_weights()[0])
+    copy = agent.collect_policy._actor_network.copy()
+    assert copy.model is not agent.model
+    assert copy.state_spec == agent.collect_policy.policy_state_spec
