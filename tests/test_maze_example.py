@@ -81,7 +81,7 @@ def test_random_steps(tmp_path, capsys):
     assert last_json(capsys) == figures
 
 
-@pytest.mark.parametrize("name", set(maze_a2c.MAZE_MODELS) - {"random"})
+@pytest.mark.parametrize("name", sorted(set(maze_a2c.MAZE_MODELS) - {"random"}))
 def test_models_have_the_sizes_they_tell(name):
     model = maze_a2c.make_model(name)
     assert model.num_actions == 4
