@@ -3,19 +3,16 @@
 python examples/babi.py --data-dir tasks_1-20_v1-2
 python examples/babi.py --data-dir tasks_1-20_v1-2 --tasks 1,2,16 --steps 3000
 python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --data-dir tasks_1-20_v1-2 --split valid
-python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --ask "Mary took the milk. What is Mary \
-carrying?"
+python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --ask "Mary got the milk. Where is Mary?"
 """
 
 import argparse
+import functools
 import hashlib
 import json
 
 import experiment
 from command_line import positive_int
-
-PRESET = "babi-mnm-p"
-"""Whom to ask by default."""
 
 FAILED = 5.0
 """A task with a larger error, in %, counts as failed."""
@@ -32,6 +29,7 @@ class Babi(experiment.Task):
     title = "bAbI question answering"
     batch_size = 128
     learning_rate = 1e-3
+    steps_per_epoch = 20
 
     def add_options(self, group):
         group.add_argument(
@@ -57,7 +55,7 @@ class Babi(experiment.Task):
             type=positive_int,
             default=1000,
             metavar="UPDATES",
-            help="whole hundreds of updates between two looks at the validation files",
+            help="between two looks at the validation files, in whole epochs of 20",
         )
         group.add_argument(
             "--patience",
@@ -73,13 +71,18 @@ class Babi(experiment.Task):
         group.add_argument(
             "--ask",
             metavar="STORY_AND_QUESTION",
-            help=f"answer this one, by the model of --evaluate ({PRESET} by default)",
+            help="with --evaluate: answer this one, and nothing else",
+        )
+        group.add_argument(
+            "--answers",
+            type=int,
+            choices=(1, 2, 3),
+            default=1,
+            help="words of the answer to --ask: lists and paths have two or three",
         )
 
     def settings(self, args):
-        from keras_mnm.tasks import babi
-
-        questions = babi.load(args.data_dir, "train", args.tasks or tuple(babi.TASKS))
+        questions = _load(args.data_dir, "train", _chosen(args.tasks))
         content = hashlib.sha256(questions.tokens.tobytes() + questions.answers.tobytes())
         return {
             "tasks": [int(task) for task in sorted(set(questions.tasks))],
@@ -111,7 +114,7 @@ class Babi(experiment.Task):
     def training_data(self, settings, args, steps):
         from keras_mnm.tasks import babi
 
-        questions = babi.load(args.data_dir, "train", settings["tasks"])
+        questions = _load(args.data_dir, "train", tuple(settings["tasks"]))
         return babi.Babi(questions, args.batch_size, args.max_tokens, steps=steps, seed=args.seed)
 
     def validation(self, settings, args):
@@ -119,9 +122,9 @@ class Babi(experiment.Task):
 
         from keras_mnm.tasks import babi
 
-        questions = babi.load(args.data_dir, "valid", settings["tasks"])
+        questions = _load(args.data_dir, "valid", tuple(settings["tasks"]))
         data = babi.Babi(questions, args.batch_size, args.max_tokens, fixed=True)
-        every = -(-args.validate_every // experiment.command_line.STEPS_PER_EPOCH)
+        every = -(-args.validate_every // self.steps_per_epoch)
         return Validation(data, every, "sequence_accuracy")
 
     def recurrent_layer(self, name, **options):
@@ -159,11 +162,13 @@ class Babi(experiment.Task):
         return looks_since >= settings["patience"]
 
     def model_to_evaluate(self, args):
-        return args.evaluate or (PRESET if args.ask else None)
+        if args.ask is not None and not args.evaluate:
+            raise ValueError("name the model to --ask by --evaluate: a run's folder, or a preset.")
+        return args.evaluate
 
     def evaluate(self, model, args):
-        if args.ask:
-            answer(model, args.ask)
+        if args.ask is not None:
+            answer(model, args.ask, args.answers)
         else:
             print(json.dumps(self.measure(model, args)))
 
@@ -173,8 +178,8 @@ class Babi(experiment.Task):
 
         from keras_mnm.tasks import babi
 
-        questions = babi.load(args.data_dir, args.split, args.tasks or tuple(babi.TASKS))
-        data = babi.Babi(questions, batch_size=256, fixed=True)
+        questions = _load(args.data_dir, args.split, _chosen(args.tasks))
+        data = babi.Babi(questions, args.batch_size, args.max_tokens, fixed=True)
         wrong = np.zeros(len(questions.tasks), bool)
         progress = keras.utils.Progbar(len(data), unit_name="batch")
         for index in range(len(data)):
@@ -248,21 +253,46 @@ def draw(errors, path, title):
         figure.savefig(temporary, dpi=150)
 
 
-def answer(model, text):
-    """Prints the answer to a story with a question at its end."""
-    import numpy as np
-
+def read_question(text, answers=1):
+    """The tokens of a story with a question at its end, and of placeholders for its answer."""
     from keras_mnm.tasks import babi
 
     tokens = babi.encode(text)
     if not tokens or babi.VOCABULARY[tokens[-1]] != "?":
-        raise ValueError("end the story with a question, and that with a question mark.")
-    scores = model.predict(np.array([[*tokens, babi.PLACEHOLDER]]), verbose=0)[0, -1]
-    chances = np.exp(scores - scores.max())
-    chances /= chances.sum()
-    first, *others = chances.argsort()[::-1][:3]
-    more = ", ".join(f"{babi.VOCABULARY[token]} {chances[token]:.0%}" for token in others)
-    print(f"{babi.VOCABULARY[first]} ({chances[first]:.0%}; then {more})")
+        raise ValueError(
+            "end the story with a question, and that with a question mark; received "
+            f"{text[-60:]!r}."
+        )
+    return [*tokens, *[babi.PLACEHOLDER] * answers]
+
+
+def answer(model, text, answers=1):
+    """Prints the answer to a story with a question at its end, a line a word."""
+    import numpy as np
+
+    from keras_mnm.tasks import babi
+
+    tokens = np.array([read_question(text, answers)])
+    for scores in model.predict(tokens, verbose=0)[0, -answers:]:
+        chances = np.exp(scores - scores.max())
+        chances /= chances.sum()
+        first, *others = chances.argsort()[::-1][:3]
+        more = ", ".join(f"{babi.VOCABULARY[token]} {chances[token]:.0%}" for token in others)
+        print(f"{babi.VOCABULARY[first]} ({chances[first]:.0%}; then {more})")
+
+
+@functools.cache
+def _load(data_dir, split, tasks):
+    from keras_mnm.tasks import babi
+
+    return babi.load(data_dir, split, tasks)
+
+
+def _chosen(tasks):
+    """The tasks of the command line, by default all."""
+    from keras_mnm.tasks import babi
+
+    return tuple(tasks or babi.TASKS)
 
 
 def _task_numbers(text):

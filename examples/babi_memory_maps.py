@@ -38,16 +38,16 @@ def main(arguments=None):
     try:
         model = experiment.open_model(args.model)
         example.TASK.settings_of(model)
-        tokens = read_story(args, babi)
+        tokens = read_story(args, example, babi)
         check_writable(parser, args.output)
         labels = [babi.VOCABULARY[token] for token in tokens]
-        inputs = np.array([tokens])
-        end = len(tokens) - tokens.count(babi.PLACEHOLDER)
-        marks = [place + 1 for place, label in enumerate(labels[: end - 1]) if label == "."]
-        question = marks[-1] if marks else 0
-        end_of_story = slice(marks[-4] if len(marks) > 3 else 0, question)
-        found = model.predict(inputs, verbose=0)[0].argmax(-1)[-tokens.count(babi.PLACEHOLDER) :]
-        title = f"{babi.decode(tokens[question:end])}  {babi.decode(found)}"
+        inputs, answers = np.array([tokens]), tokens.count(babi.PLACEHOLDER)
+        marks = [place + 1 for place, label in enumerate(labels) if label == "."]
+        if not marks:
+            raise ValueError("the story has no sentence before its question; expected some.")
+        question, end_of_story = marks[-1], slice(marks[-4] if len(marks) > 3 else 0, marks[-1])
+        found = model.predict(inputs, verbose=0)[0].argmax(-1)[-answers:]
+        title = f"{babi.decode(tokens[question:-answers])}  {babi.decode(found)}"
         for name, rows in (("question", slice(question, None)), ("story", end_of_story)):
             path = args.output / f"{name}.png"
             memory_maps(model, inputs, labels, path, title, queries=rows)
@@ -56,12 +56,14 @@ def main(arguments=None):
         parser.error(str(error))
 
 
-def read_story(args, babi):
+def read_story(args, example, babi):
     """The tokens of the story to draw, its placeholders at the end."""
-    if args.story:
-        return [*babi.encode(args.story), babi.PLACEHOLDER]
+    if args.story is not None:
+        return example.read_question(args.story)
     questions = babi.load(args.data_dir, args.split, [args.task])
     fitting = (questions.lengths >= 30) & (questions.lengths <= 50)
+    if not fitting.any():
+        raise ValueError(f"task {args.task} has no story of 30 to 50 words; give one by --story.")
     row = int(fitting.argmax())
     return [int(token) for token in questions.tokens[slice(*questions.starts[row : row + 2])]]
 

@@ -42,6 +42,8 @@ class Task:
 
     batch_size = 32
     learning_rate = 3e-3
+    steps_per_epoch = None
+    """Updates between two checkpoints, where they are not the usual ones."""
 
     def add_options(self, group):
         """Adds the options that choose an instance to an argparse group."""
@@ -180,7 +182,8 @@ def recurrent_layer(name, units, num_heads=1, **options):
     import keras_mnm
 
     if name == "lstm":
-        return keras.layers.LSTM(units, return_sequences=True, name="lstm")
+        # cuDNN takes no rows that are padded on the left.
+        return keras.layers.LSTM(units, return_sequences=True, use_cudnn=False, name="lstm")
     if name == "lstm-salu":
         return keras_mnm.SALU(units, 100, num_heads, return_sequences=True, name="salu")
     write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
@@ -213,8 +216,9 @@ def train(task, args, parser):
     instance = task.settings(args)
     name = f"{task.instance_name(instance)}-{args.model}"
     steps = args.steps or task.steps(instance)
-    if steps > command_line.STEPS_PER_EPOCH:
-        steps += -steps % command_line.STEPS_PER_EPOCH
+    epoch = task.steps_per_epoch or command_line.STEPS_PER_EPOCH
+    if steps > epoch:
+        steps += -steps % epoch
     settings = {
         "task": task.name,
         **instance,
@@ -226,6 +230,8 @@ def train(task, args, parser):
         "seed": args.seed,
         "start_from": args.start_from,
     }
+    if task.steps_per_epoch:
+        settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
     if args.meta_loss_weight != 1.0:
         settings["meta_loss_weight"] = args.meta_loss_weight
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
@@ -263,8 +269,8 @@ def train(task, args, parser):
 
     figures = task.measure(model, args)
     title = f"{name}, seed {args.seed}"
-    run.finish(model, title, figures)
     task.write_results(figures, folder, title)
+    run.finish(model, title, figures)
     task.demonstrate(model, args)
     print(f"Model, curve, history and metrics are in {folder}/")
     print(json.dumps(figures))
@@ -286,7 +292,13 @@ def open_model(name):
     path = pathlib.Path(name)
     if path.suffix == ".keras" or path.is_file():
         return load_model(path)
-    return load_model(path / "model.keras") if path.is_dir() else keras_mnm.from_preset(name)
+    return load_model(model_of(path)) if path.is_dir() else keras_mnm.from_preset(name)
+
+
+def model_of(run):
+    """The file with the best model that a run's folder has, finished or not."""
+    names = ("model.keras", "best.keras", "checkpoint.keras")
+    return next((run / name for name in names if (run / name).exists()), run / names[0])
 
 
 def take_weights(model, name):
@@ -318,7 +330,8 @@ def account_of(run):
         epochs = len(history["history"]["loss"])
         usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
         steps_per_epoch = settings.get("steps_per_epoch", usual)
-        account = {"settings": settings, "updates": epochs * steps_per_epoch, **history["origin"]}
+        updates = min(epochs * steps_per_epoch, settings["steps"])
+        account = {"settings": settings, "updates": updates, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {
         name: [value if value is None else round(value, 6) for value in values]

@@ -25,7 +25,7 @@ def main(arguments=None):
     )
     parser.add_argument("--episodes", type=positive_int, default=10_000, help="fresh ones")
     parser.add_argument("--data-dir", type=pathlib.Path, help="of bAbI, instead of fresh episodes")
-    parser.add_argument("--split", default="valid", help="of bAbI")
+    parser.add_argument("--split", choices=("valid", "test"), default="valid", help="of bAbI")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the evaluation")
     parser.add_argument(
         "--results",
@@ -43,19 +43,24 @@ def main(arguments=None):
     from keras_mnm.files import load_model, replacing
 
     try:
-        whole = args.run / "model.keras"
-        model = load_model(whole if whole.exists() else args.run / "checkpoint.keras")
+        model = load_model(experiment.model_of(args.run))
         training = experiment.account_of(args.run)
         task = experiment.task_of(training["settings"])
         task.settings_of(model)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{args.run} holds no run to pack: {error}")
     settings = training["settings"]
-    args.tasks = settings.get("tasks")
+    args.tasks, args.max_tokens = settings.get("tasks"), settings.get("max_tokens")
+    args.batch_size = settings.get("batch_size")
     instance = [f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)]
     model_name = {**MAZE_MODELS, **MODELS}[settings["model"]]
+    if task.name == "babi" and len(args.tasks) < 20:
+        instance = [f", tasks {', '.join(map(str, args.tasks))}"]
     description = f"{model_name} on {task.title}{''.join(instance)}."
-    figures = task.measure(model, args)
+    try:
+        figures = task.measure(model, args)
+    except ValueError as error:
+        parser.error(str(error))
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)

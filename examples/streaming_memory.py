@@ -122,15 +122,22 @@ class StreamingDictionary:
         from keras_mnm.files import replacing
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            np.savez(temporary, *self.states)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, *self.states)
 
     def load(self, path):
         """Reads the memories from a file of `save`."""
         import numpy as np
 
         with np.load(path) as arrays:
-            self.states = [arrays[name] for name in arrays.files]
+            states = [arrays[name] for name in arrays.files]
+        found, expected = ([state.shape for state in each] for each in (states, self.states))
+        if found != expected:
+            raise ValueError(
+                f"{path} holds memories of shapes {found}, this model has {expected}; load a "
+                "session of the same model and number of users."
+            )
+        self.states = states
 
     def _run(self, user, tokens):
         import numpy as np

@@ -60,12 +60,13 @@ class Run:
     @property
     def steps_per_epoch(self):
         """Updates an epoch."""
-        return min(command_line.STEPS_PER_EPOCH, self.settings["steps"])
+        usual = min(command_line.STEPS_PER_EPOCH, self.settings["steps"])
+        return self.settings.get("steps_per_epoch", usual)
 
     @property
     def updates(self):
-        """Updates done."""
-        return self.epoch * self.steps_per_epoch
+        """Updates done; the last epoch may have fewer."""
+        return min(self.epoch * self.steps_per_epoch, self.settings["steps"])
 
     def open(self, resume):
         """Loads the earlier run to resume it. A ValueError where there is none, or another."""
@@ -99,7 +100,7 @@ class Run:
             )
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.
-        epochs = int(self._model.optimizer.iterations) // self.steps_per_epoch
+        epochs = -(-int(self._model.optimizer.iterations) // self.steps_per_epoch)
         self.seconds = state["seconds"][:epochs]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
 
@@ -134,6 +135,7 @@ class Run:
         return self._model
 
     def _begin(self, model):
+        (self.folder / _BEST).unlink(missing_ok=True)  # of a run that kept no checkpoint
         self._write(_SETTINGS, self.settings)
         self._model = model
 
@@ -155,7 +157,6 @@ class Run:
         """Writes the model, the learning curve and `metrics.json`."""
         self._save(model, _MODEL)
         self.draw_curve(self.folder / "learning_curve.png", title)
-        self._write_history(finished=True)
         metrics = {
             **figures,
             "updates": self.updates,
@@ -164,6 +165,7 @@ class Run:
             **origin(),
         }
         self._write("metrics.json", metrics)
+        self._write_history(finished=True)
 
     def draw_curve(self, path, title):
         """Draws the history into a PNG file."""
@@ -242,7 +244,9 @@ def compile_model(model, learning_rate, steps, loss, metrics):
 
 def origin():
     """What a run was made by: to be told of it even if it ends before its time."""
-    command = " ".join(["python", *sys.argv])
+    # No places of this machine: where data lies says nothing of what it holds.
+    words = [os.path.basename(word) if os.path.isabs(word) else word for word in sys.argv]
+    command = " ".join(["python", *words])
     return {"command": command, "versions": versions(), "machine": machine()}
 
 

@@ -155,7 +155,15 @@ if NAME == "tensorflow":
 
     def for_each_shape(step, jit_compile):
         """See the module."""
-        return tf.function(step, jit_compile=jit_compile, autograph=False)
+        by_shapes = {}  # a function each, for TensorFlow warns of one that is traced often
+
+        def step_of_these_shapes(batch):
+            shapes = str([getattr(x, "shape", None) for x in tree.flatten(batch)])
+            if shapes not in by_shapes:
+                by_shapes[shapes] = tf.function(step, jit_compile=jit_compile, autograph=False)
+            return by_shapes[shapes](batch)
+
+        return step_of_these_shapes
 
 elif NAME == "jax":
     import jax

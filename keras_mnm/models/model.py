@@ -1,8 +1,13 @@
+import functools
+import inspect
+
 import keras
 
 from keras_mnm import backend
 from keras_mnm.layers import MetaLoss
 from keras_mnm.layers.meta_loss import RunningMetaLoss
+
+_FIT = inspect.signature(keras.Model.fit)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -13,7 +18,8 @@ class Model(keras.Model):
       the layers' weights, so the step itself has to report them.
     - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
       length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
-      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths.
+      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths; its
+      batches come in their order, whatever `shuffle` says.
       (Not with `steps_per_execution` above 1, nor over several devices.)
     - `export` writes the layers' fused form in operations that ONNX and LiteRT know, too.
 
@@ -64,17 +70,20 @@ class Model(keras.Model):
 
     if backend.ONE_TRACE_FOR_ALL_SHAPES:
 
-        def fit(self, x=None, *args, callbacks=None, validation_data=None, **kwargs):
-            if self._has_open_shapes() and isinstance(x, keras.utils.PyDataset):
+        @functools.wraps(keras.Model.fit)
+        def fit(self, *args, **kwargs):
+            options = _FIT.bind(self, *args, **kwargs).arguments
+            data, callbacks = options.get("x"), options.get("callbacks")
+            options["x"] = self._of_any_shape(data)
+            options["validation_data"] = self._of_any_shape(options.get("validation_data"))
+            if options["x"] is not data:
                 end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: data.on_epoch_end())
-                data, x, callbacks = x, backend.batches_of_any_shape(x), [end, *(callbacks or ())]
-            return super().fit(
-                x,
-                *args,
-                callbacks=callbacks,
-                validation_data=self._of_any_shape(validation_data),
-                **kwargs,
-            )
+                if isinstance(callbacks, keras.callbacks.CallbackList):
+                    callbacks.append(end)
+                else:
+                    one = isinstance(callbacks, keras.callbacks.Callback)
+                    options["callbacks"] = [end, *([callbacks] if one else callbacks or ())]
+            return super().fit(**{name: options[name] for name in options if name != "self"})
 
         def evaluate(self, x=None, *args, **kwargs):
             return super().evaluate(self._of_any_shape(x), *args, **kwargs)
