@@ -216,7 +216,7 @@ def train(args, parser):
 
 def check_random(folder):
     """A ValueError where the folder has the results of a run that was trained."""
-    trained = [name for name in ("checkpoint.keras", "model.keras") if (folder / name).exists()]
+    trained = [name for name in ("settings.json", "model.keras") if (folder / name).exists()]
     if trained:
         raise ValueError(
             f"{folder} holds the run of a trained model ({trained[0]}), whose results random steps "

@@ -140,7 +140,7 @@ def test_runs_without_tensorflow_have_no_tensorboard(tmp_path, monkeypatch):
 
 
 def test_random_steps_leave_a_trained_run_alone(tmp_path, capsys):
-    (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "settings.json").touch()
     with pytest.raises(SystemExit):
         maze_a2c.main(["--model", "random", "--output", str(tmp_path)])
     assert "choose another folder with --output" in capsys.readouterr().err

@@ -20,8 +20,9 @@ class ActorCritic(keras.Model):
     core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
 
     Args:
-        core: A recurrent Keras layer with `return_sequences=True` and `return_state=True`, for
-            instance `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
+        core: A recurrent Keras layer that runs one cell forwards, with `return_sequences=True` and
+            `return_state=True`, for instance
+            `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
         num_actions: Positive integer, the number of actions.
         **kwargs: Arguments of `keras.Model` (`name`, `dtype`).
 

@@ -244,7 +244,7 @@ class Trainer:
         if self.threads > 1 and self._map is map:
             self._map = concurrent.futures.ThreadPoolExecutor(self.threads).map
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        return {name: float(value) for name, value in logs.items()}
+        return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}
 
     def _play_and_learn(self, trained, fixed, chance):
         """The logs of the episodes, and the loss's gradient; a pure function."""
