@@ -276,6 +276,16 @@ def test_replaying_what_was_played_changes_nothing(rule):
     close(model(x)[0], before)
 
 
+def test_torch_records_no_gradient_of_what_is_played():
+    if keras.backend.backend() != "torch":
+        pytest.skip("the other backends record none outside of a gradient")
+    model, maze = make_model(), rl.Maze(episode_steps=T)
+    _, (_, tape) = rl.training._play(model, maze, rl.draw_chance(0, 2, T))
+    floats = [x for x in keras.tree.flatten(tape) if x.is_floating_point()]
+    assert floats
+    assert not any(x.requires_grad for x in floats)
+
+
 def trainer(core="mnm-p", seed=0, optimizer=None, **options):
     maze = rl.Maze(episode_steps=10)
     optimizer = optimizer or keras.optimizers.Adam(0.01)
