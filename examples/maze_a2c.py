@@ -33,9 +33,18 @@ class MazeTask(experiment.Task):
     title = "the maze"
 
     def settings_of(self, model):
-        if getattr(model, "num_actions", None) == 4 and hasattr(model, "core"):
-            return {}
-        raise ValueError(f"expected a keras_mnm.rl.ActorCritic of the maze, received {model!r}")
+        from keras_mnm import rl
+
+        maze = rl.Maze()
+        if not isinstance(model, rl.ActorCritic) or model.num_actions != maze.num_actions:
+            raise ValueError(f"expected a keras_mnm.rl.ActorCritic of the maze, received {model!r}")
+        size = model.get_build_config()["observations_shape"][-1] if model.built else None
+        if size not in (None, maze.observation_size):
+            raise ValueError(
+                f"expected a model of the maze's {maze.observation_size} numbers a step, received "
+                f"one of {size}; evaluate it by keras_mnm.rl.total_rewards with its own Maze"
+            )
+        return {}
 
     def measure(self, model, args):
         return measure(model, args.episodes or EPISODES["evaluation"], args.seed)
@@ -60,6 +69,12 @@ def measure(model, episodes, seed):
 def main(arguments=None):
     parser = make_parser()
     args = parser.parse_args(arguments)
+    if args.parallel % args.threads:
+        parser.error(f"--threads {args.threads} must divide --parallel {args.parallel}")
+    if args.discount > 1:
+        parser.error(f"--discount {args.discount:g} must be at most 1")
+    if args.model == "random" and args.resume:
+        parser.error("--model random has nothing to resume; leave out --resume")
     use_backend(parser, args.backend)
     try:
         if args.evaluate:
@@ -150,18 +165,16 @@ def train(args, parser):
     episodes = args.episodes or EPISODES["training"]
     check_installed(parser, "matplotlib", "viz")
     if args.model == "random":
+        check_random(folder)
         check_writable(parser, folder)
         play_at_random(folder, args.episodes or EPISODES["evaluation"], args.seed)
         return
-    check_installed(parser, "tensorboard", "rl")
 
     import keras
     from maze_run import MazeRun
 
     from keras_mnm import rl
 
-    if args.parallel % args.threads:
-        parser.error(f"--threads {args.threads} must divide --parallel {args.parallel}")
     settings = {
         "task": TASK.name,
         "model": args.model,
@@ -199,6 +212,16 @@ def train(args, parser):
     run.finish(model, f"{name}, seed {args.seed}", figures)
     print(f"Model, curve, pictures, history and metrics are in {folder}/")
     print(json.dumps(figures))
+
+
+def check_random(folder):
+    """A ValueError where the folder has the results of a run that was trained."""
+    trained = [name for name in ("settings.json", "model.keras") if (folder / name).exists()]
+    if trained:
+        raise ValueError(
+            f"{folder} holds the run of a trained model ({trained[0]}), whose results random steps "
+            "would overwrite; choose another folder with --output."
+        )
 
 
 def play_at_random(folder, episodes, seed):

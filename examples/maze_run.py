@@ -1,5 +1,6 @@
 """A training run in the maze: checkpoint, resume, progress, TensorBoard and results."""
 
+import importlib.util
 import sys
 import time
 
@@ -45,9 +46,11 @@ class MazeRun(Run):
             logs = [trainer.update() for _ in range(count)]
             logs = {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
             if not np.isfinite(logs["loss"]):
+                kept = f"{self.folder} keeps the checkpoint of update {self.updates}"
                 raise ValueError(
-                    f"the loss became {logs['loss']} by update {trainer.updates}; {self.folder} "
-                    "keeps the checkpoint before it; begin anew with a smaller --learning-rate."
+                    f"the loss became {logs['loss']} by update {trainer.updates}; "
+                    f"{kept if self.updates else 'nothing was kept yet'}; begin anew with a "
+                    "smaller --learning-rate."
                 )
             seconds = time.monotonic() - start
             self.keep(self._model, seconds, logs)
@@ -65,18 +68,28 @@ class MazeRun(Run):
 
 
 class _Board:
-    """Scalars for TensorBoard."""
+    """Scalars for TensorBoard, written by TensorFlow; without it there are none.
+
+    `tf.summary.scalar` comes with TensorBoard, which need not be installed here.
+    """
 
     def __init__(self, folder):
-        import tensorflow as tf
+        self._writer = None
+        if importlib.util.find_spec("tensorflow") is not None:
+            import tensorflow as tf
 
-        self._summary = tf.summary
-        self._writer = tf.summary.create_file_writer(str(folder))
+            metadata = tf.compat.v1.SummaryMetadata
+            kind = metadata.PluginData(plugin_name="scalars")
+            self._metadata = metadata(plugin_data=kind)
+            self._summary = tf.summary
+            self._writer = tf.summary.create_file_writer(str(folder))
 
     def write(self, episodes, values):
+        if self._writer is None:
+            return
         with self._writer.as_default(step=episodes):
             for name, value in values.items():
-                self._summary.scalar(name, value)
+                self._summary.write(name, np.float32(value), metadata=self._metadata)
         self._writer.flush()
 
 

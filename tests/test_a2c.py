@@ -1,5 +1,6 @@
 """Advantage actor-critic: returns, losses, the model by step and by sequence, and training."""
 
+import concurrent.futures
 import importlib.util
 import json
 import os
@@ -174,6 +175,30 @@ def test_meta_loss():
     assert float(make_model("lstm").meta_loss([])) == 0
 
 
+def test_meta_loss_of_a_plain_loop_over_the_cell():
+    model, x = make_model(), observations()
+    plain = rl.ActorCritic(keras.layers.RNN(keras_mnm.MNMCell(8, 6, 2), **OPTIONS), 4)
+    plain.build((None, T, FEATURES))
+    plain.core.cell.set_weights(model.core.cell.get_weights())
+    for name in ("policy", "value"):
+        getattr(plain, name).set_weights(getattr(model, name).get_weights())
+    close(plain(x), model(x))
+    close(plain.meta_loss(plain(x)[2]), model.meta_loss(model(x)[2]))
+    assert numpy(plain.meta_loss(plain(x)[2])) > 0
+
+
+@pytest.mark.parametrize("core", ["mnm-p", "lstm"])
+def test_losses_are_taken_in_full_precision(core):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        run = trainer(core)
+        logits, values, _ = run.model(observations())
+        assert all(keras.backend.standardize_dtype(y.dtype) == "float32" for y in (logits, values))
+        assert np.isfinite(run.update()["loss"])
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_rollout_is_played_by_the_rules_and_by_the_policy():
     maze, model = rl.Maze(episode_steps=20), make_model()
     chance = rl.draw_chance(3, batch_size=5, steps=20)
@@ -232,6 +257,33 @@ def test_replaying_what_was_played_changes_nothing(rule):
         replayed = keras_mnm.backend.value_and_gradient(run, weights)
     close(plain[0][1][0], logits)
     close(replayed, plain, 1e-4)
+
+    # The numbers are the tape's, in this thread, up to its end.
+    shape, ((hidden, *rest), residuals) = tape
+    other = shape, ([hidden + 1.0, *rest], residuals)
+    before = numpy(model(x)[0])
+    with model.replaying(tape):
+        with pytest.raises(KeyError), model.replaying(other):
+            assert np.abs(numpy(model(x)[0]) - before).max() > 1e-3
+            with concurrent.futures.ThreadPoolExecutor(1) as threads:
+                close(threads.submit(model, x).result()[0], before)
+            raise KeyError
+        close(model(x)[0], before)
+        with pytest.raises(ValueError, match=r"\[T, B, features\] = \[23, 2, 12\].*\[22, 2, 12\]"):
+            model(x[:, 1:])
+    with pytest.raises(KeyError), model.replaying(other):
+        raise KeyError
+    close(model(x)[0], before)
+
+
+def test_torch_records_no_gradient_of_what_is_played():
+    if keras.backend.backend() != "torch":
+        pytest.skip("the other backends record none outside of a gradient")
+    model, maze = make_model(), rl.Maze(episode_steps=T)
+    _, (_, tape) = rl.training._play(model, maze, rl.draw_chance(0, 2, T))
+    floats = [x for x in keras.tree.flatten(tape) if x.is_floating_point()]
+    assert floats
+    assert not any(x.requires_grad for x in floats)
 
 
 def trainer(core="mnm-p", seed=0, optimizer=None, **options):
@@ -354,11 +406,26 @@ def test_jax_trains_alike_and_its_weights_are_taken(tmp_path):
     close(softmax(numpy(loaded(x)[0])), softmax(numpy(run.model(x)[0])), 1e-4)
 
 
+def backwards_core():
+    return keras_mnm.MNM(8, go_backwards=True, **OPTIONS)
+
+
+def stacked_core():
+    return keras.layers.RNN([keras.layers.LSTMCell(8), keras.layers.GRUCell(8)], **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: rl.ActorCritic(keras.layers.LSTM(3), 4), "pass return_sequences=True"),
         (lambda: rl.ActorCritic(CORES["lstm"](), 0), "`num_actions`.*0"),
+        (lambda: rl.ActorCritic(backwards_core(), 4), "leave out go_backwards=True"),
+        (lambda: rl.ActorCritic(stacked_core(), 4), "must run one cell"),
+        (lambda: trainer(weights=rl.A2CWeights(concentration=-0.1)), "`concentration`.*-0.1"),
+        (
+            lambda: trainer(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)),
+            "gradient_accumulation_steps=2; leave that out",
+        ),
         (lambda: make_model().build((None, 12)), r"Received shape \(None, 12\)"),
         (lambda: trainer(weights=rl.A2CWeights(discount=2.0)), "`discount`.*2.0"),
         (lambda: trainer(seed=-1), "`seed`.*-1"),

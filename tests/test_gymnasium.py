@@ -55,6 +55,32 @@ def test_mazes_side_by_side_follow_the_dynamics():
         assert not rewards.any()
 
 
+@pytest.mark.parametrize("action", [-1, 4, 1.5, None])
+def test_impossible_actions(action):
+    one, two = keras_mnm.rl.gymnasium.MazeEnv(), keras_mnm.rl.gymnasium.VectorMazeEnv(2)
+    one.reset(seed=0)
+    two.reset(seed=0)
+    for environment, given in ((one, action), (two, [0, action])):
+        with pytest.raises(ValueError, match="an integer from 0 to 3"):
+            environment.step(given)
+    with pytest.raises(ValueError, match="one for each of the 2 maze"):
+        two.step([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_envs": 0}, "`num_envs`.*0"),
+        ({"render_mode": "rgb_array"}, "`render_mode` must be None.*'rgb_array'"),
+    ],
+)
+def test_impossible_mazes_side_by_side(options, message):
+    with pytest.raises(ValueError, match=message):
+        keras_mnm.rl.gymnasium.VectorMazeEnv(**options)
+    with pytest.raises(ValueError, match="'rgb_array' or None.*'human'"):
+        keras_mnm.rl.gymnasium.MazeEnv(render_mode="human")
+
+
 def test_render():
     pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
     environment = gymnasium.make(NAME, render_mode="rgb_array")

@@ -1,5 +1,6 @@
 """The maze from the command line; what examples share is tested by dictionary inference."""
 
+import importlib.util
 import json
 
 import keras
@@ -84,9 +85,65 @@ def test_random_steps(tmp_path, capsys):
 @pytest.mark.parametrize("name", sorted(set(maze_a2c.MAZE_MODELS) - {"random"}))
 def test_models_have_the_sizes_they_tell(name):
     model = maze_a2c.make_model(name)
+    model.build((None, 250, 12))
     assert model.num_actions == 4
-    assert model.core.return_sequences
+    core = model.core
+    if name.startswith("mnm"):
+        assert (core.units, core.memory_units, core.memory_depth, core.num_heads) == (
+            200,
+            100,
+            3,
+            3,
+        )
+        assert core.write_rule == {"mnm-p": "local", "mnm-g": "gradient"}[name]
+    elif "plastic" in name:
+        assert core.units == 100
+        plasticities = 1 if name == "homogeneous-plastic" else 100**2
+        assert np.prod(core.cell.plasticity.shape) == plasticities
+    else:
+        assert core.units == 200
     assert maze_a2c.TASK.settings_of(model) == {}
+
+
+def test_models_of_other_mazes_are_refused():
+    model = maze_a2c.make_model("homogeneous-plastic")
+    model.build((None, 250, 16))
+    with pytest.raises(ValueError, match="12 numbers a step, received one of 16"):
+        maze_a2c.TASK.settings_of(model)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("updates", [0, 2])
+def test_a_loss_that_is_not_finite_ends_the_run(updates, tmp_path, capsys, monkeypatch):
+    update = rl.Trainer.update
+
+    def diverge(self):
+        logs = update(self)
+        return logs if self.updates <= updates else {**logs, "loss": float("nan")}
+
+    monkeypatch.setattr(rl.Trainer, "update", diverge)
+    with pytest.raises(SystemExit):
+        maze_a2c.main([*TINY, "--output", str(tmp_path)])
+    kept = "keeps the checkpoint of update 2" if updates else "nothing was kept yet"
+    assert kept in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.keras").exists() == bool(updates)
+
+
+def test_runs_without_tensorflow_have_no_tensorboard(tmp_path, monkeypatch):
+    import maze_run
+
+    find = importlib.util.find_spec
+    absent = lambda name: None if name == "tensorflow" else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    maze_run._Board(tmp_path / "tensorboard").write(0, {"reward": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_steps_leave_a_trained_run_alone(tmp_path, capsys):
+    (tmp_path / "settings.json").touch()
+    with pytest.raises(SystemExit):
+        maze_a2c.main(["--model", "random", "--output", str(tmp_path)])
+    assert "choose another folder with --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -94,6 +151,8 @@ def test_models_have_the_sizes_they_tell(name):
     [
         (["--parallel", "0"], "expected a positive integer"),
         (["--threads", "3"], "--threads 3 must divide --parallel 32"),
+        (["--discount", "2"], "--discount 2 must be at most 1"),
+        (["--model", "random", "--resume"], "leave out --resume"),
         (["--model", "hebb"], "invalid choice"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--evaluate", "no-such-preset"], "Unknown preset"),

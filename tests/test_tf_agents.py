@@ -23,6 +23,7 @@ with tf_agents.warnings.catch_warnings():
     from tf_agents.metrics.tf_metrics import AverageReturnMetric
     from tf_agents.policies.policy_saver import PolicySaver
     from tf_agents.replay_buffers.tf_uniform_replay_buffer import TFUniformReplayBuffer
+    from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import StepType, from_transition
     from tf_agents.utils import common
 
@@ -81,6 +82,11 @@ def test_time_steps_follow_the_dynamics():
         time_step = environment.step([0, 1, 2, 3])
         after = maze.step(before, [0, 1, 2, 3], tf.zeros(B))
         np.testing.assert_array_equal(time_step.reward, after.reward)
+        agent = environment._state.agent  # who reaches the goal lands by the environment's chance
+        expected = maze.observe(after._replace(agent=tf.identity(agent)))
+        np.testing.assert_array_equal(time_step.observation, expected)
+        moved = (after.reward <= 0).numpy()
+        np.testing.assert_array_equal(agent.numpy()[moved], after.agent.numpy()[moved])
         last = count == STEPS
         assert (time_step.step_type.numpy() == (StepType.LAST if last else StepType.MID)).all()
         assert (time_step.discount.numpy() == (0.0 if last else 1.0)).all()
@@ -112,6 +118,12 @@ def test_policy_has_the_probabilities_of_the_model_and_empties_its_memory():
         episode = slice(start, start + STEPS + 1)
         expected = model(trajectory.observation[:, episode])[0]
         np.testing.assert_allclose(logits[:, episode], expected, rtol=1e-4, atol=1e-5)
+    chances = tf_agents.tfp.distributions.Categorical(logits=logits).probs_parameter()
+    first = policy.distribution(environment.reset(), policy.get_initial_state(B)).action
+    assert first.dtype == environment.action_spec().dtype
+    expected = tf.nn.softmax(model(environment.current_time_step().observation[:, None])[0][:, 0])
+    np.testing.assert_allclose(first.probs_parameter(), expected, rtol=1e-5)
+    np.testing.assert_allclose(chances[:, 0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("core", ["mnm-p", "lstm"])
@@ -139,12 +151,91 @@ def test_gradients_are_those_of_the_trainer(core):
         discount=tf.where(boundary, 1.0, behind.discount),
     )
     twice = tf.nest.map_structure(lambda *xs: tf.concat(xs, axis=1), whole, behind)
-    for experience in (behind, twice):
+    trailing = collect(environment, agent.collect_policy, 1)  # any observation will do
+    trailing = trailing._replace(
+        step_type=tf.fill((B, 1), StepType.LAST),
+        next_step_type=tf.fill((B, 1), StepType.FIRST),
+        discount=tf.ones((B, 1)),
+    )
+    before_boundary = tf.nest.map_structure(lambda *xs: tf.concat(xs, 1), whole, trailing)
+    twice_and_boundary = tf.nest.map_structure(lambda *xs: tf.concat(xs, 1), twice, trailing)
+    for experience in (behind, twice, before_boundary, twice_and_boundary):
         (loss, _), found = agent._gradients(experience, None)
         assert float(loss) == pytest.approx(logs["loss"], rel=1e-4)
         for one, other in zip(found, expected):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
     assert float(agent.loss(twice).loss) == pytest.approx(logs["loss"], rel=1e-4)
+    # Whole episodes take the fast form, with a boundary before or behind them.
+    slow = []
+    agent._by_step = lambda *arguments: slow.append(0) or agent._whole(*arguments)
+    for experience in (whole, behind, before_boundary):
+        agent._gradients(experience, None)
+    assert not slow
+    agent._gradients(twice, None)
+    assert slow
+
+
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_an_episode_ended_by_a_time_limit_is_bootstrapped_at_its_boundary(episodes):
+    """The fast form and the slow one against returns by hand; nothing leaks over a boundary."""
+    environment, model = make_environment(), make_model()
+    agent = make_agent(model, environment)
+    steps = STEPS + 1
+    experience = collect(environment, agent.collect_policy, episodes * steps)
+    experience = experience._replace(
+        reward=tf.random.normal(experience.reward.shape, seed=0),
+        discount=tf.ones_like(experience.discount),
+    )
+    rewards, observations = experience.reward.numpy(), experience.observation
+    total, policy = 0.0, 0.0
+    for start in range(0, episodes * steps, steps):
+        logits, values, _ = model(observations[:, start : start + steps])
+        log_chances, values = tf.nn.log_softmax(logits).numpy(), values.numpy()
+        returns = values[:, STEPS]
+        for t in reversed(range(STEPS)):
+            returns = rewards[:, start + t] + 0.9 * returns
+            advantage = returns - values[:, t]
+            chosen = log_chances[range(B), t, experience.action[:, start + t]]
+            total += (advantage**2).mean() / (episodes * STEPS)
+            policy -= (chosen * advantage).mean() / (episodes * STEPS)
+    for parts in (agent._gradients(experience, None)[0][1], agent.loss(experience).extra):
+        assert float(parts["value_loss"]) == pytest.approx(total, rel=1e-4)
+        assert float(parts["policy_loss"]) == pytest.approx(policy, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tensor_spec.BoundedTensorSpec((), tf.int64, 0, 4),
+        tensor_spec.BoundedTensorSpec((), tf.int64, 1, 4),
+        tensor_spec.BoundedTensorSpec((1,), tf.int64, 0, 3),
+        tensor_spec.BoundedTensorSpec((), tf.float32, 0, 3),
+        tf.TensorSpec((), tf.int64),
+    ],
+)
+def test_action_specs_that_do_not_fit(spec):
+    observation = make_environment().observation_spec()
+    with pytest.raises(ValueError, match="one integer, of shape.*from 0 to 3"):
+        tf_agents.ActorCriticNetwork(observation, spec, make_model("lstm"))
+
+
+def test_actions_have_the_dtype_of_their_spec():
+    environment = make_environment()
+    spec = tensor_spec.BoundedTensorSpec((), tf.int64, 0, 3)
+    network = tf_agents.ActorCriticNetwork(environment.observation_spec(), spec, make_model("lstm"))
+    time_step = environment.reset()
+    distribution, _ = network(time_step.observation, time_step.step_type)
+    assert distribution.sample().dtype == tf.int64
+    agent = tf_agents.A2CAgent(
+        environment.time_step_spec(), spec, make_model("lstm"), keras.optimizers.Adam()
+    )
+    action = agent.collect_policy.action(time_step, agent.collect_policy.get_initial_state(B))
+    assert action.action.dtype == tf.int64
+
+
+def test_weights_are_checked():
+    with pytest.raises(ValueError, match="`value`.*-1"):
+        make_agent(make_model("lstm"), make_environment(), weights=rl.A2CWeights(value=-1))
 
 
 def test_a_cut_episode_is_bootstrapped_and_weights_count():

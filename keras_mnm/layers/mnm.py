@@ -1,4 +1,5 @@
 import contextlib
+import threading
 
 import keras
 from keras import ops
@@ -131,7 +132,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             self._flat_state(state),
             self._weights(inputs.shape[-1]),
             self._spec(),
-            self._replay.tape,
+            self._tape_for(inputs),
         )
         h, c, readout, *matrices = final
         state = state._replace(
@@ -141,6 +142,25 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             meta=ops.concatenate([error[:, None], ops.sum(present, axis=0)], axis=-1),
         )
         return hidden, readouts, state
+
+    def _tape_for(self, inputs):
+        """The tape to replay, or None; a ValueError where it is of other inputs."""
+        tape = self._replay.tape
+        if tape is None:
+            return None
+        shape, numbers = tape
+        if self.go_backwards:
+            raise ValueError(
+                "A tape was played from its beginning, and this layer has go_backwards=True; leave "
+                "that out, or leave out `replaying`."
+            )
+        if tuple(inputs.shape) != shape:
+            raise ValueError(
+                f"Within `replaying`, the layer takes the inputs that the tape was played with, "
+                f"[T, B, features] = {list(shape)}. Received {list(inputs.shape)}; call the layer "
+                "on other inputs outside of it."
+            )
+        return numbers
 
     def _flat_state(self, state):
         return [*state.controller, state.readout, *self.cell.memory.matrices(state.memory)]
@@ -179,7 +199,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             features: The size of the inputs.
 
         Returns:
-            A tape for `replaying`, and the results, `[T, B, ...]`; None where the layer has no
+            The results, `[T, B, ...]`, and a tape for `replaying`; None where the layer has no
             fused form.
         """
         steps, batch_size = chance.shape[:2]
@@ -191,7 +211,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             output = self.cell.output_projection(ops.concatenate([hidden, readout], axis=-1))
             return act(world, output, chance)
 
-        return sequence.play(
+        results, tape = sequence.play(
             observe,
             act_on_output,
             world,
@@ -200,22 +220,26 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             self._weights(features),
             self._spec(),
         )
+        return results, ((steps, batch_size, features), tape)
 
     @contextlib.contextmanager
     def replaying(self, tape):
-        """Within, a call on the inputs that a tape was played with computes none of them again."""
-        self._replay.tape = tape
+        """Within, a call on the inputs that a tape was played with computes none of them again.
+
+        This holds for the calling thread alone.
+        """
+        before, self._replay.tape = self._replay.tape, tape
         try:
             yield
         finally:
-            self._replay.tape = None
+            self._replay.tape = before
 
     def get_config(self):
         return {**super().get_config(), "meta_loss_weight": self.meta_loss_weight}
 
 
-class _Replay:
-    """Holds a tape where Keras does not look for weights."""
+class _Replay(threading.local):
+    """Holds a thread's tape, where Keras does not look for weights."""
 
     tape = None
 

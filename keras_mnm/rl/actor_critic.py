@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.layers.mnm_cell import MNMCell
+from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import integer
 
 
@@ -18,8 +20,9 @@ class ActorCritic(keras.Model):
     core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
 
     Args:
-        core: A recurrent Keras layer with `return_sequences=True` and `return_state=True`, for
-            instance `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
+        core: A recurrent Keras layer that runs one cell forwards, with `return_sequences=True` and
+            `return_state=True`, for instance
+            `keras_mnm.MNM(200, 100, 3, return_sequences=True, return_state=True)`.
         num_actions: Positive integer, the number of actions.
         **kwargs: Arguments of `keras.Model` (`name`, `dtype`).
 
@@ -53,10 +56,22 @@ class ActorCritic(keras.Model):
                 "`core` must be a recurrent layer that returns all its outputs and its states: "
                 f"pass return_sequences=True and return_state=True to it. Received: {core!r}."
             )
+        if getattr(core, "go_backwards", False):
+            raise ValueError(
+                "`core` must run forwards, as an agent does: leave out go_backwards=True. "
+                f"Received: {core!r}."
+            )
+        if not _has_flat_states(core):
+            raise ValueError(
+                "`core` must run one cell, with a list of states `[B, n]`: an `ActorCritic` steps "
+                "it by itself. Stacked cells have nested states; write a cell that runs them. "
+                f"Received: {core!r}."
+            )
         self.core = core
         self.num_actions = integer("num_actions", num_actions)
-        self.policy = keras.layers.Dense(num_actions, name="policy")
-        self.value = keras.layers.Dense(1, name="value")
+        heads = {"dtype": at_least_float32(self.dtype_policy)}
+        self.policy = keras.layers.Dense(num_actions, name="policy", **heads)
+        self.value = keras.layers.Dense(1, name="value", **heads)
 
     def build(self, observations_shape):
         if len(observations_shape) != 3:
@@ -139,7 +154,7 @@ class ActorCritic(keras.Model):
             act_on_output = lambda world, output, chance: act(world, self.policy(output), chance)
             played = self.core.play(observe, act_on_output, world, chance, features)
             if played is not None:
-                return played[1], played[0]
+                return played
 
         def step(carry, chance):
             world, states = carry
@@ -172,16 +187,17 @@ class ActorCritic(keras.Model):
     def meta_loss(self, states):
         """The meta objective (Eq. 5) of the sequence that ended in these states, a scalar.
 
-        Zero for a core that has none.
+        Zero for a core that has none. Its weight is the core's `meta_loss_weight`, or 1.
         """
         if not self._has_meta_objective:
             return ops.zeros(())
         meta = self.core.cell.unpack_state(states).meta
-        return self.core.meta_loss_weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
+        weight = getattr(self.core, "meta_loss_weight", 1.0)
+        return weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
 
     @property
     def _has_meta_objective(self):
-        return hasattr(self.core, "meta_loss_weight")
+        return isinstance(self.core.cell, MNMCell)
 
     def get_config(self):
         return {
@@ -202,6 +218,12 @@ class ActorCritic(keras.Model):
     def from_config(cls, config):
         core = keras.saving.deserialize_keras_object(config["core"])
         return cls(**{**config, "core": core})
+
+
+def _has_flat_states(core):
+    sizes = getattr(getattr(core, "cell", None), "state_size", None)
+    sizes = sizes if isinstance(sizes, (list, tuple)) else [sizes]
+    return all(isinstance(size, int) for size in sizes)
 
 
 def _where(condition, ones, others):

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnm.rl.maze import Maze
+from keras_mnm.validation import integer
 
 NAME = "keras_mnm/Maze-v0"
 
@@ -40,7 +41,7 @@ class MazeEnv(gymnasium.Env):
 
     def __init__(self, render_mode=None, **kwargs):
         self.maze = Maze(**kwargs)
-        self.render_mode = render_mode
+        self.render_mode = _render_mode(render_mode, self.metadata["render_modes"])
         size = self.maze.observation_size
         low, high = np.zeros(size, "float32"), np.ones(size, "float32")
         low[9], high[9] = -0.1, 10.0  # the last reward
@@ -55,7 +56,8 @@ class MazeEnv(gymnasium.Env):
 
     def step(self, action):
         """One step: observation, reward, whether the episode is over, False, and an empty dict."""
-        self._state = self.maze.step(self._state, [action], self._uniform())
+        action = _checked_actions([action], 1, self.maze.num_actions)
+        self._state = self.maze.step(self._state, action, self._uniform())
         done = int(self._state.steps[0]) == self.maze.episode_steps
         return self._observation(), float(self._state.reward[0]), done, False, {}
 
@@ -80,7 +82,7 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
 
     Args:
         num_envs: Positive integer. Defaults to `1`.
-        render_mode: None.
+        render_mode: None, for these draw nothing.
         **kwargs: Arguments of `keras_mnm.rl.Maze`.
 
     Example:
@@ -96,8 +98,10 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
     metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs=1, render_mode=None, **kwargs):
-        one = MazeEnv(render_mode, **kwargs)
-        self.maze, self.num_envs, self.render_mode = one.maze, num_envs, render_mode
+        self.num_envs = integer("num_envs", num_envs)
+        self.render_mode = _render_mode(render_mode, [])
+        one = MazeEnv(**kwargs)
+        self.maze = one.maze
         self.single_observation_space = one.observation_space
         self.single_action_space = one.action_space
         batch_space = gymnasium.vector.utils.batch_space
@@ -115,6 +119,7 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
         if int(self._state.steps[0]) == self.maze.episode_steps:
             self._state = self.maze.reset(self._uniform())
         else:
+            actions = _checked_actions(actions, self.num_envs, self.maze.num_actions)
             self._state = self.maze.step(self._state, actions, self._uniform())
         done = ops.convert_to_numpy(self._state.steps) == self.maze.episode_steps
         reward = ops.convert_to_numpy(self._state.reward).astype("float64")
@@ -125,6 +130,28 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
 
     def _observations(self):
         return ops.convert_to_numpy(self.maze.observe(self._state))
+
+
+def _render_mode(mode, modes):
+    if mode is not None and mode not in modes:
+        known = " or ".join(map(repr, [*modes, None]))
+        raise ValueError(
+            f"`render_mode` must be {known}. Received: render_mode={mode!r}; for pictures make one "
+            "MazeEnv with render_mode='rgb_array'."
+        )
+    return mode
+
+
+def _checked_actions(actions, count, num_actions):
+    """int32 `[count]`, or a ValueError when these are no such actions."""
+    array = np.asarray(actions)
+    integral = array.shape == (count,) and np.issubdtype(array.dtype, np.integer)
+    if not integral or array.min() < 0 or array.max() >= num_actions:
+        raise ValueError(
+            f"An action is an integer from 0 to {num_actions - 1}, one for each of the {count} "
+            f"maze(s). Received: {actions!r}."
+        )
+    return array.astype("int32")
 
 
 gymnasium.register(

@@ -4,6 +4,7 @@ import os
 import warnings
 
 import keras
+import numpy as np
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -108,14 +109,17 @@ class ActorCriticNetwork(network.Network):
 
     Args:
         observation_spec: The spec of the observations.
+        action_spec: The spec of the actions, one integer from 0 to the model's `num_actions` - 1.
         model: A `keras_mnm.rl.ActorCritic`; a copy of the network has fresh weights.
         name: Name of the network.
     """
 
-    def __init__(self, observation_spec, model, name="ActorCriticNetwork"):
+    def __init__(self, observation_spec, action_spec, model, name="ActorCriticNetwork"):
+        _check_action_spec(action_spec, model.num_actions)
         states = [tf.TensorSpec((size,), tf.float32) for size in model.state_size]
         super().__init__(observation_spec, state_spec=states, name=name)
         self.model = model
+        self._action_dtype = action_spec.dtype
         if not model.built:
             model.build((None, None, observation_spec.shape[-1]))
         # Keras 3 hides its variables from tf.Module: TF-Agents finds them here.
@@ -126,12 +130,29 @@ class ActorCriticNetwork(network.Network):
             network_state = self.model.get_initial_state(tf.shape(observation)[0])
         states = self.model.reset(network_state, step_type == StepType.FIRST)
         logits, _, states = self.model.step(observation, states)
-        return tfp.distributions.Categorical(logits=logits, dtype=tf.int32), states
+        return tfp.distributions.Categorical(logits=logits, dtype=self._action_dtype), states
 
     def copy(self, **kwargs):
         """A network of the same sizes with weights of its own."""
         model = ActorCritic.from_config(self.model.get_config())
         return type(self)(**{**self._saved_kwargs, "model": model, **kwargs})
+
+
+def _check_action_spec(spec, num_actions):
+    bounds = [getattr(spec, name, None) for name in ("minimum", "maximum")]
+    fits = (
+        isinstance(spec, tf.TensorSpec)
+        and spec.shape.rank == 0
+        and spec.dtype.is_integer
+        and None not in bounds
+        and [int(np.asarray(bound)) for bound in bounds] == [0, num_actions - 1]
+    )
+    if not fits:
+        raise ValueError(
+            f"A model of {num_actions} actions takes an action spec of one integer, of shape () "
+            f"and from 0 to {num_actions - 1}. Received: {spec}; make the ActorCritic with the "
+            "`num_actions` of the environment."
+        )
 
 
 def policy(model, environment):
@@ -156,7 +177,7 @@ def policy(model, environment):
     return actor_policy.ActorPolicy(
         environment.time_step_spec(),
         environment.action_spec(),
-        ActorCriticNetwork(environment.observation_spec(), model),
+        ActorCriticNetwork(environment.observation_spec(), environment.action_spec(), model),
     )
 
 
@@ -165,11 +186,13 @@ class A2CAgent(tf_agent.TFAgent):
 
     `collect_policy` draws its actions, `policy` takes the likeliest. `train` takes a trajectory
     `[B, T]` that begins with an episode, or with the boundary before one, and compiles itself.
-    Whole episodes side by side run the core's fast form; where episodes start in mid-sequence,
-    every start empties the memory, and the core is run step by step.
+    Whole episodes side by side, with or without the boundary after them, run the core's fast form;
+    where episodes start in mid-sequence, every start empties the memory, and the core is run step
+    by step.
 
     A sequence that does not end with its episode is bootstrapped: its last step does not count,
-    but for the critic's value there.
+    but for the critic's value there. So is an episode that was ended by a time limit (its last
+    discount is not 0), by the critic's value at the boundary after it.
 
     Args:
         time_step_spec: The spec of the environment's time steps.
@@ -205,9 +228,9 @@ class A2CAgent(tf_agent.TFAgent):
         **kwargs,
     ):
         self.model = from_preset(model) if isinstance(model, str) else model
-        self.weights = A2CWeights() if weights is None else weights
+        self.weights = (A2CWeights() if weights is None else weights).checked()
         self.optimizer = optimizer
-        net = ActorCriticNetwork(time_step_spec.observation, self.model)
+        net = ActorCriticNetwork(time_step_spec.observation, action_spec, self.model)
         draws = actor_policy.ActorPolicy(time_step_spec, action_spec, net)
         super().__init__(
             time_step_spec,
@@ -246,14 +269,20 @@ class A2CAgent(tf_agent.TFAgent):
         begun = tf.cumsum(tf.cast(~boundary, tf.int32), axis=1, exclusive=True) > 0
         arguments = experience._replace(policy_info=()), weights
         return tf.cond(
-            tf.reduce_any(begun & (first | boundary)),
+            tf.reduce_any(begun & first),
             lambda: self._by_step(*arguments),
             lambda: self._whole(*arguments),
         )
 
     def _run_whole(self, experience, weights):
         def run(observations, first, present):
-            return self.model(observations, present=present)
+            logits, values, states = self.model(observations, present=present)
+            # Absent steps repeat the value before them; the boundary after an episode has its own.
+            after = ~present & (tf.cumsum(tf.cast(present, tf.int32), axis=1) > 0)
+            boundary = tf.argmax(tf.cast(after, tf.int32), axis=1)
+            observation = tf.gather(observations, boundary, batch_dims=1)
+            value = tf.stop_gradient(self.model.step(observation, states)[1])
+            return logits, tf.where(after, value[:, None], values), states
 
         return self._losses_and_gradients(run, experience, weights)
 
@@ -269,15 +298,16 @@ class A2CAgent(tf_agent.TFAgent):
         return (loss, parts), gradients
 
     def _losses(self, run, experience, weights):
-        present = ~experience.is_boundary()
+        boundary, discounts = experience.is_boundary(), experience.discount
+        present = ~boundary
         logits, values, states = run(experience.observation, experience.is_first(), present)
-        discounts = experience.discount
-        counts = tf.cast(present, values.dtype)
-        # Where the episode goes on, the last step stands for its own value.
-        ends = tf.concat([tf.ones_like(counts[:, 1:]), 1.0 - discounts[:, -1:]], axis=1)
-        rewards = ends * experience.reward + (1.0 - ends) * tf.stop_gradient(values)
-        returns = discounted_returns(rewards, self.weights.discount, discounts=ends * discounts)
-        counts *= ends
+        # A boundary stands for its own value, and where the episode goes on, so does the last step.
+        goes_on = boundary[:, -1:] | (discounts[:, -1:] != 0.0)
+        bootstrap = tf.concat([boundary[:, :-1], goes_on], axis=1)
+        rewards = tf.where(bootstrap, tf.stop_gradient(values), experience.reward)
+        discounts = tf.where(bootstrap, 0.0, discounts)
+        returns = discounted_returns(rewards, self.weights.discount, discounts=discounts)
+        counts = tf.cast(~bootstrap, values.dtype)
         if weights is not None:
             weights = tf.cast(weights, counts.dtype)
             counts *= tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights

@@ -1,4 +1,4 @@
-"""Advantage actor-critic in the maze: rollout and update as one compiled program."""
+"""Advantage actor-critic in the maze: rollout and gradient as one compiled program."""
 
 import concurrent.futures
 from typing import NamedTuple
@@ -95,7 +95,10 @@ def _play(model, maze, chance):
         step = lambda mazes, uniform: act(mazes, logits, uniform)
         steps, tape = backend.scan(step, mazes, uniform, uniform.shape[0])[1], None
     else:
-        steps, tape = model.play(maze.observe, act, mazes, uniform, maze.observation_size)
+        # What is played is no part of what is learned from: torch would keep all of it.
+        fixed = [(v, ops.stop_gradient(v.value)) for v in model.variables]
+        with keras.StatelessScope(fixed):
+            steps, tape = model.play(maze.observe, act, mazes, uniform, maze.observation_size)
     return Episodes(*(ops.swapaxes(x, 0, 1) for x in steps), mazes.goal), tape
 
 
@@ -132,6 +135,13 @@ class A2CWeights(NamedTuple):
     concentration: float = 0.1
     """Of the sum of squared probabilities, in place of an entropy bonus."""
 
+    def checked(self):
+        """Itself, or a ValueError when a number is out of its range."""
+        number("discount", self.discount, high=1.0)
+        number("value", self.value)
+        number("concentration", self.concentration)
+        return self
+
     def loss(self, losses, meta_loss):
         """The whole loss by `A2CLosses` and the meta objective, and all parts by name.
 
@@ -155,13 +165,14 @@ class Trainer:
     """Trains an actor-critic in the maze, on TensorFlow and JAX alike.
 
     An update plays `parallel` episodes side by side and learns from them. Playing and the gradient
-    are one compiled program. The episodes of update `n` depend on the seed, on `n` (which the
-    optimizer counts) and on the weights alone, so that a run goes on exactly where it was left.
+    are one compiled program; the optimizer's step follows. The episodes of update `n` depend on
+    the seed, on `n` (which the optimizer counts) and on the weights alone, so that a run goes on
+    exactly where it was left.
 
     Args:
         model: An `ActorCritic`.
         maze: A `Maze`.
-        optimizer: A Keras optimizer.
+        optimizer: A Keras optimizer, without `gradient_accumulation_steps`.
         parallel: Positive integer, episodes an update. Defaults to `32`.
         weights: `A2CWeights`. Defaults to `A2CWeights()`.
         seed: Non-negative integer. Defaults to `0`.
@@ -184,7 +195,7 @@ class Trainer:
         self.maze = maze
         self.optimizer = optimizer
         self.parallel = integer("parallel", parallel)
-        self.weights = A2CWeights() if weights is None else weights
+        self.weights = (A2CWeights() if weights is None else weights).checked()
         self.seed = integer("seed", seed, minimum=0)
         self.threads = integer("threads", threads)
         if self.parallel % self.threads:
@@ -192,7 +203,12 @@ class Trainer:
                 "`threads` must divide `parallel`, so that every thread has as many episodes. "
                 f"Received: threads={threads}, parallel={parallel}."
             )
-        number("discount", self.weights.discount, high=1.0)
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                "The optimizer must take a step in every update, which its `iterations` count. "
+                "Received one with gradient_accumulation_steps="
+                f"{optimizer.gradient_accumulation_steps}; leave that out, and raise `parallel`."
+            )
         if not model.built:
             model.build((None, maze.episode_steps, maze.observation_size))
         if not optimizer.built:
@@ -228,7 +244,7 @@ class Trainer:
         if self.threads > 1 and self._map is map:
             self._map = concurrent.futures.ThreadPoolExecutor(self.threads).map
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        return {name: float(value) for name, value in logs.items()}
+        return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}
 
     def _play_and_learn(self, trained, fixed, chance):
         """The logs of the episodes, and the loss's gradient; a pure function."""

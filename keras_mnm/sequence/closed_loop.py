@@ -3,7 +3,14 @@
 from keras import ops, tree
 
 from keras_mnm import backend
-from keras_mnm.sequence.fused import Chunk, Controller, _dense, _in_chunks, _Sequence, chunk_length
+from keras_mnm.sequence.fused import (
+    Chunk,
+    Controller,
+    Sequence,
+    chunk_length,
+    dense,
+    in_chunks,
+)
 
 
 def play(observe, act, world, chance, state, weights, spec):
@@ -23,13 +30,13 @@ def play(observe, act, world, chance, state, weights, spec):
         spec: `Spec`.
 
     Returns:
-        The tape, and the outputs, `[T, B, ...]`.
+        The outputs, `[T, B, ...]`, and the tape.
     """
     steps = chance.shape[0]
     length = chunk_length(steps, spec.num_heads, state[-1].shape[-1])
-    mask = _in_chunks(ops.ones_like(chance[..., :1]), length)
-    chance = _in_chunks(chance, length)
-    sequence = _Sequence(spec, depth=len(state) - 3, length=length)
+    mask = in_chunks(ops.ones_like(chance[..., :1]), length)
+    chance = in_chunks(chance, length)
+    sequence = Sequence(spec, depth=len(state) - 3, length=length)
 
     def chunk(carry, parts):
         (start, error, matrices), world = carry
@@ -40,7 +47,7 @@ def play(observe, act, world, chance, state, weights, spec):
             chance, m, index = parts
             inputs = observe(world)
             features = inputs.shape[-1]
-            from_x = _dense(inputs, weights.gates[:features]) + weights.gates_bias
+            from_x = dense(inputs, weights.gates[:features]) + weights.gates_bias
             inner, record = sequence.step(from_x, m, index, inner, matrices, weights)
             world, outputs = act(world, inner[0].h, inner[0].readout, chance)
             return (inner, world), (inputs, record, outputs)
@@ -66,4 +73,4 @@ def play(observe, act, world, chance, state, weights, spec):
     def whole(x):
         return ops.reshape(x, (mask.shape[0] * length, *x.shape[2:]))[:steps]
 
-    return tape, tree.map_structure(whole, outputs)
+    return tree.map_structure(whole, outputs), tape

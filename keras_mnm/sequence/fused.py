@@ -114,8 +114,8 @@ def run(inputs, mask, state, weights, spec, tape=None):
     """
     steps, units = inputs.shape[0], state[-1].shape[-1]
     length = chunk_length(steps, spec.num_heads, units)
-    inputs, mask = _in_chunks(inputs, length), _in_chunks(mask, length)
-    sequence = _Sequence(spec, depth=len(state) - 3, length=length)
+    inputs, mask = in_chunks(inputs, length), in_chunks(mask, length)
+    sequence = Sequence(spec, depth=len(state) - 3, length=length)
     forward = sequence.forward if tape is None else lambda *_: tape
     function = backend.custom_gradient(forward, sequence.backward)
     hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
@@ -126,7 +126,7 @@ def run(inputs, mask, state, weights, spec, tape=None):
     return whole(hidden), whole(readout), error, final
 
 
-def _in_chunks(x, length):
+def in_chunks(x, length):
     """`[T, B, n]` to `[N, C, B, n]`, with zeros after the end: masked steps."""
     padding = -x.shape[0] % length
     if padding:
@@ -134,7 +134,7 @@ def _in_chunks(x, length):
     return ops.reshape(x, (x.shape[0] // length, length, -1, x.shape[-1]))
 
 
-class _Sequence:
+class Sequence:
     """Forward and backward pass for a given `Spec`, depth `L` and chunk length `C`."""
 
     def __init__(self, spec, depth, length):
@@ -167,7 +167,7 @@ class _Sequence:
     def _chunk_forward(self, inputs, mask, state, error, matrices, weights):
         """All steps of a chunk: the state, error and memory after it, and the steps' records."""
         features = inputs.shape[-1]
-        from_inputs = _dense(inputs, weights.gates[:features]) + weights.gates_bias
+        from_inputs = dense(inputs, weights.gates[:features]) + weights.gates_bias
 
         def step(carry, inputs):
             from_x, m, index = inputs
@@ -231,10 +231,10 @@ class _Sequence:
 
     def _interact(self, h, weights):
         """Eq. 1: the `3 H + 1` interaction vectors `[..., 3 H + 1, D]`, and the rates."""
-        vectors = ops.tanh(_dense(h, weights.interaction) + weights.interaction_bias)
+        vectors = ops.tanh(dense(h, weights.interaction) + weights.interaction_bias)
         count = 3 * self.spec.num_heads + 1
         vectors = _split_last(vectors, count)
-        rates = ops.sigmoid(_dense(vectors[..., -1, :], weights.rate) + weights.rate_bias)
+        rates = ops.sigmoid(dense(vectors[..., -1, :], weights.rate) + weights.rate_bias)
         return vectors, rates
 
     def _scales(self, mask, rates):
@@ -247,7 +247,7 @@ class _Sequence:
         if not weights.feedback:
             return []
         kernel, bias = weights.feedback
-        return ops.split(_dense(values, kernel) + bias, self.depth, axis=-1)
+        return ops.split(dense(values, kernel) + bias, self.depth, axis=-1)
 
     # Backward
 
@@ -287,7 +287,7 @@ class _Sequence:
             )
         )
         fed = ops.concatenate([inputs, before.h, before.readout], axis=-1)
-        h, _, gates = _lstm(_dense(fed, weights.gates) + weights.gates_bias, before.c)
+        h, _, gates = _lstm(dense(fed, weights.gates) + weights.gates_bias, before.c)
         vectors, rates = self._interact(h, weights)
         values = vectors[:, :, 2 * heads : 3 * heads]
         scales = self._scales(mask, rates)
@@ -360,7 +360,7 @@ class _Sequence:
             d_expected = []
             if feedback:
                 d_expected = ops.concatenate(adjoint.expected, axis=-1)
-                d_values = d_values + _dense(d_expected, *feedback)
+                d_values = d_values + dense(d_expected, *feedback)
             d_rates = self._d_rates(m, adjoint.scales, rates)
             d_vectors = [
                 adjoint.read_keys,
@@ -410,7 +410,7 @@ class _Sequence:
                 _outer(replay.steps.values, d_expected),
                 ops.sum(d_expected, axis=(0, 1, 2)),
             ]
-        d_inputs = _dense(d_gates, to_inputs)
+        d_inputs = dense(d_gates, to_inputs)
         return d_state, d_matrices, d_inputs, d_weights
 
     def _d_rates(self, mask, d_scales, rates):
@@ -464,7 +464,7 @@ def _lstm_backward(dh, dc, c, gates):
     return ops.concatenate(d_gates, axis=-1), dc * f
 
 
-def _dense(x, kernel):
+def dense(x, kernel):
     """`x @ kernel` for `x` of any rank, as one plain matrix product."""
     flat = ops.reshape(x, (-1, x.shape[-1])) @ kernel
     return ops.reshape(flat, (*_leading(x), kernel.shape[-1]))
