@@ -14,7 +14,6 @@ FILES = [
     "test_mnm.py",
     "test_recurrent.py",
     "test_trace.py",
-    "test_babi.py",
     "test_model.py",
     "test_salu.py",
     "test_plastic.py",
