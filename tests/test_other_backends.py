@@ -14,11 +14,9 @@ FILES = [
     "test_mnm.py",
     "test_recurrent.py",
     "test_trace.py",
-    "test_model.py",
     "test_salu.py",
     "test_plastic.py",
     "test_maze.py",
-    "test_a2c.py",
     "test_distribution.py",
 ]
 

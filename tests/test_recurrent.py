@@ -27,6 +27,7 @@ MASKS = {
     "holes": np.array([[1, 0, 1, 0, 1], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool),
     "whole rows": np.array([[1] * T, [0] * T, [1] * T], bool),
 }
+TENSORFLOW = keras.backend.backend() == "tensorflow"  # the others take minutes for all masks
 FLAGS = [
     {},
     {"return_sequences": True},
@@ -69,7 +70,7 @@ def close(found, expected, tolerance=2e-5):
 
 
 @kinds
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", MASKS if TENSORFLOW else ("none", "holes"))
 @pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(flags) or "default")
 def test_flags_and_masks(kind, mask, flags):
     layer, x, mask = build(kind, **flags), inputs(), MASKS[mask]
