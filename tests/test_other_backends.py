@@ -13,7 +13,6 @@ FILES = [
     "test_sequence.py",
     "test_mnm.py",
     "test_recurrent.py",
-    "test_trace.py",
     "test_salu.py",
     "test_plastic.py",
     "test_maze.py",
