@@ -12,7 +12,6 @@ FILES = [
     "test_neural_memory.py",
     "test_sequence.py",
     "test_mnm.py",
-    "test_recurrent.py",
     "test_salu.py",
     "test_plastic.py",
     "test_maze.py",
