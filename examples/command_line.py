@@ -75,19 +75,7 @@ def training_parser(description, **defaults):
         metavar="MODEL_OR_PRESET",
         help="begin with these weights, of another instance for instance, instead of fresh ones",
     )
-    train.add_argument(
-        "--output",
-        type=pathlib.Path,
-        help="folder of the results; by default one under runs/ named by the task",
-    )
-    train.add_argument(
-        "--minutes",
-        type=positive_float,
-        help="stop after that time, at the next checkpoint, to be continued with --resume",
-    )
-    train.add_argument(
-        "--resume", action="store_true", help="continue the run in the output folder"
-    )
+    add_run_options(train)
     parser.add_argument(
         "--seed",
         type=non_negative_int,
@@ -108,6 +96,23 @@ def training_parser(description, **defaults):
     )
     parser.set_defaults(**defaults)
     return parser
+
+
+def add_run_options(group):
+    """Adds what every run that trains has: its folder, a time to stop at, and how to go on."""
+    group.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder of the results; by default one under runs/ named by the task",
+    )
+    group.add_argument(
+        "--minutes",
+        type=positive_float,
+        help="stop after that time, at the next checkpoint, to be continued with --resume",
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="continue the run in the output folder"
+    )
 
 
 def use_backend(parser, name):

@@ -14,6 +14,7 @@ from command_line import (
     MAZE_MODELS,
     HelpFormatter,
     Parser,
+    add_run_options,
     check_installed,
     check_writable,
     non_negative_int,
@@ -110,15 +111,7 @@ def make_parser():
     train.add_argument(
         "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
     )
-    train.add_argument(
-        "--minutes",
-        type=positive_float,
-        help="stop after that time, at the next checkpoint, to be continued with --resume",
-    )
-    train.add_argument("--output", type=pathlib.Path, help="folder of the results")
-    train.add_argument(
-        "--resume", action="store_true", help="continue the run in the output folder"
-    )
+    add_run_options(train)
     parser.add_argument(
         "--episodes",
         type=positive_int,
