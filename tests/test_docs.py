@@ -1,7 +1,10 @@
 """The pages: their Python runs, and their links lead somewhere."""
 
+import importlib.util
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -29,3 +32,19 @@ def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(snippet, page.name, "exec"), {})
+
+
+def test_the_site_is_built_without_a_broken_link(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the site is built once")
+    for package in ("sphinx", "myst_parser", "furo"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; it is in the dependency group 'docs'")
+    command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-c", "docs", "."]
+    done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    for page in tmp_path.rglob("*.html"):
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
+            if not target.startswith(("http://", "https://", "data:")):
+                assert (page.parent / target).exists(), f"{page.name} leads to {target}"
+    assert "keras_mnm.MNM" in (tmp_path / "docs" / "api.html").read_text()
