@@ -9,6 +9,7 @@ import keras
 import pytest
 
 FILES = [
+    "test_building_blocks.py",
     "test_neural_memory.py",
     "test_sequence.py",
     "test_mnm.py",
@@ -16,6 +17,7 @@ FILES = [
     "test_plastic.py",
     "test_maze.py",
     "test_distribution.py",
+    "test_training.py",
 ]
 
 
