@@ -2,6 +2,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+# Small programs, each run a few times: the tests wait for the compiler.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
 
