@@ -119,7 +119,7 @@ def test_any_optimizer_trains_every_weight(name):
         ({"clipnorm": 0.01}, lambda steps: max(np.sqrt(np.sum(s**2)) for s in steps)),
         ({"clipvalue": 0.01}, lambda steps: max(np.abs(s).max() for s in steps)),
     ],
-    ids=str,
+    ids=["global_clipnorm", "clipnorm", "clipvalue"],
 )
 def test_gradients_are_clipped(clip, size):
     model = make_model(keras.optimizers.SGD(1.0, **clip))
