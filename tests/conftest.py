@@ -1,9 +1,16 @@
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-# Small programs, each run a few times: the tests wait for the compiler.
+# Small programs, each run a few times: the tests wait for the compiler, so they ask it for little,
+# and once for each program.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "keras_mnm_tests")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
 

@@ -17,6 +17,8 @@ FILES = [
     "test_plastic.py",
     "test_maze.py",
     "test_distribution.py",
+    "test_recurrent.py",
+    "test_deployment.py",
     "test_training.py",
 ]
 

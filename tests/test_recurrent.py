@@ -35,7 +35,6 @@ MASKS = {
     "holes": np.array([[1, 0, 1, 0, 1], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool),
     "whole rows": np.array([[1] * T, [0] * T, [1] * T], bool),
 }
-TENSORFLOW = keras.backend.backend() == "tensorflow"  # the others take minutes for all
 FLAGS = [
     {},
     {"return_sequences": True},
@@ -80,10 +79,8 @@ def close(found, expected, tolerance=2e-5):
 
 
 @kinds
-@pytest.mark.parametrize("mask", MASKS if TENSORFLOW else ["holes"])
-@pytest.mark.parametrize(
-    "flags", FLAGS if TENSORFLOW else FLAGS[2:5], ids=lambda flags: " ".join(flags) or "default"
-)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(flags) or "default")
 def test_flags_and_masks(kind, mask, flags):
     layer, x, mask = build(kind, **flags), inputs(), MASKS[mask]
     backwards = flags.get("go_backwards") and flags.get("unroll")
@@ -185,8 +182,8 @@ def test_float64_is_kept(kind):
 def test_a_model_trains_with_masks(kind, jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
         pytest.skip("torch.compile does not take the layers' loops")
-    if not jit_compile and keras.backend.backend() == "jax":
-        pytest.skip("JAX takes a minute for what it does not compile")
+    if not jit_compile and keras.backend.backend() == "jax" and kind != "plain":
+        pytest.skip("JAX takes long for what it does not compile; one kind shows it")
     batch = 4 if jit_compile else 5  # the last batch is a partial one
     x, mask = inputs(batch), MASKS["holes"][[0, 1, 2, 0, 1][:batch]]
     rows, present = keras.Input((T, FEATURES)), keras.Input((T,), dtype="bool")
