@@ -14,7 +14,7 @@ import keras
 import keras_mnm
 
 project, release = "keras_mnm", keras_mnm.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.githubpages"]
 root_doc = "README"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**"]
 html_theme = "furo"
@@ -27,8 +27,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
 
-PAGES = ["docs/layers", "docs/from-lstm", "docs/choosing", "docs/deployment", "docs/distributed"]
-PAGES += ["docs/performance", "docs/api", "CONTRIBUTING", "CHANGELOG"]
+PAGES = ["docs/layers", "docs/from-lstm", "docs/training", "docs/choosing", "docs/deployment"]
+PAGES += ["docs/distributed", "docs/performance", "docs/api", "CONTRIBUTING", "CHANGELOG"]
 
 
 def add_contents(app, page, source):

@@ -16,14 +16,10 @@ class StoreCell(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = units
         self.write_rule = write_rule
-        feedback = keras_mnm.BFPF(units, 2, dtype=self.dtype_policy)
-        self.memory = keras_mnm.NeuralMemory(
-            units,
-            2,
-            write_rule,
-            feedback=feedback if write_rule == "local" else None,
-            dtype=self.dtype_policy,
-        )
+        options = {"dtype": self.dtype_policy}
+        if write_rule == "local":
+            options["feedback"] = keras_mnm.BFPF(units, 2, dtype=self.dtype_policy)
+        self.memory = keras_mnm.NeuralMemory(units, 2, write_rule, **options)
         self.project = keras.layers.Dense(3 * units, "tanh", dtype=self.dtype_policy)
         self.output_size = units
         self.state_size = [units, *self.memory.state_size]
@@ -32,7 +28,7 @@ class StoreCell(keras.layers.Layer):
         self.project.build(inputs_shape)
         self.memory.build()
 
-    def call(self, inputs, states, training=False):
+    def call(self, inputs, states):
         query, key, value = ops.split(self.project(inputs)[:, None], 3, axis=-1)
         memory = self.memory.write(key, value, 0.5, states[1:])
         output = self.memory.read(query, memory)[:, 0]

@@ -56,7 +56,8 @@ def check(model, x, found):
 def test_saved_model(kind, tmp_path):
     if BACKEND == "torch":
         pytest.skip("Keras exports no SavedModel from torch")
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     model, x = make(kind)
     model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
     served = tf.saved_model.load(str(tmp_path / "model"))
@@ -67,36 +68,66 @@ def test_saved_model(kind, tmp_path):
 EXPORT = """
 import sys, keras, keras_mnm
 model = keras.saving.load_model(sys.argv[1])
-model(keras.ops.zeros((2, *model.input_shape[1:])))
+inputs = [keras.ops.zeros((2, *each.shape[1:])) for each in model.inputs]
+model(inputs if len(inputs) > 1 else inputs[0])
 model.export(sys.argv[2], format="onnx", verbose=False)
 """
 
 
-@pytest.mark.filterwarnings("default")  # of the converter
-@pytest.mark.parametrize("kind", KINDS)
-def test_onnx(kind, tmp_path):
-    for package in ("tf2onnx", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed; it is in the extra 'onnx'")
+def check_onnx(model, x, path):
     import onnxruntime
 
-    model, x = make(kind)
-    path = str(tmp_path / "model.onnx")
-    if BACKEND == "tensorflow":
-        model.export(path, format="onnx", verbose=False)
-    elif kind == "local whole":  # by way of TensorFlow
-        model.save(tmp_path / "model.keras")
-        run_under("tensorflow", EXPORT, tmp_path / "model.keras", path)
-    else:
-        pytest.skip("exported by TensorFlow, as where it is the backend")
     session = onnxruntime.InferenceSession(path)
     names = [each.name for each in session.get_inputs()]
     check(model, x, session.run(None, dict(zip(names, x, strict=True))))
 
 
+def skip_without_onnx():
+    for package in ("tf2onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; it is in the extra 'onnx'")
+
+
+@pytest.mark.filterwarnings("default")  # of the converter
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx(kind, tmp_path):
+    skip_without_onnx()
+    model, x = make(kind)
+    path = str(tmp_path / "model.onnx")
+    if BACKEND == "tensorflow":
+        model.export(path, format="onnx", verbose=False)
+    elif kind in ("local whole", "gradient streaming"):  # by way of TensorFlow
+        model.save(tmp_path / "model.keras")
+        run_under("tensorflow", EXPORT, tmp_path / "model.keras", path)
+    else:
+        pytest.skip("the export itself is TensorFlow's, tested there")
+    check_onnx(model, x, path)
+
+
+@pytest.mark.filterwarnings("default")  # of the converter
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_onnx_of_the_plain_loop(rule, tmp_path):
+    """Under the local rule alone."""
+    if BACKEND != "tensorflow":
+        pytest.skip("the export itself is TensorFlow's, tested there")
+    skip_without_onnx()
+    inputs = keras.Input((T, FEATURES))
+    loop = keras.layers.RNN(keras_mnm.MNMCell(UNITS, D, write_rule=rule))
+    model = keras_mnm.Model(inputs, loop(inputs))
+    x = np.random.default_rng(0).standard_normal((2, T, FEATURES)).astype("float32")
+    model(x)
+    path = str(tmp_path / "model.onnx")
+    model.export(path, format="onnx", verbose=False)
+    if rule == "local":
+        check_onnx(model, [x], path)
+    else:
+        with pytest.raises(Exception, match="BroadcastGradientArgs"):
+            check_onnx(model, [x], path)
+
+
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 @pytest.mark.parametrize("rule", ["local", "gradient"])
-def test_int8(rule):
+def test_int8(rule, tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((T, 16))
     outputs = keras.layers.Dense(3)(keras_mnm.MNM(16, write_rule=rule)(inputs))
@@ -108,6 +139,9 @@ def test_int8(rule):
     assert {"interaction", "rate", "output"} <= quantized
     error = np.abs(model.predict(x, verbose=0) - expected).max()
     assert 0.0 < error < 0.05 * np.abs(expected).max()
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="variables"):  # as the page says: quantize after loading
+        keras.saving.load_model(tmp_path / "model.keras")
 
 
 def _is_int8(layer):

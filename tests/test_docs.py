@@ -9,6 +9,8 @@ import sys
 import keras
 import pytest
 
+import keras_mnm
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -43,8 +45,17 @@ def test_the_site_is_built_without_a_broken_link(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-c", "docs", "."]
     done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
-    for page in tmp_path.rglob("*.html"):
-        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    for page, text in pages.items():
+        for target in re.findall(r'(?:href|src)="([^"]+)', text):
             if not target.startswith(("http://", "https://", "data:")):
-                assert (page.parent / target).exists(), f"{page.name} leads to {target}"
-    assert "keras_mnm.MNM" in (tmp_path / "docs" / "api.html").read_text()
+                path, _, anchor = target.split("?")[0].partition("#")
+                path = (page.parent / path).resolve() if path else page
+                assert path.exists(), f"{page.name} leads to {target}"
+                if anchor and path.suffix == ".html":
+                    assert f'id="{anchor}"' in pages[path], f"{page.name} leads to {target}"
+    reference = pages[tmp_path / "docs" / "api.html"]
+    for name in keras_mnm.__all__:
+        if callable(getattr(keras_mnm, name)):
+            assert f'id="keras_mnm.{name}"' in reference
+    assert "memory_depth" in reference[reference.index('id="keras_mnm.MNM"') :][:3000]

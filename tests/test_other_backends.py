@@ -20,6 +20,9 @@ FILES = [
     "test_recurrent.py",
     "test_deployment.py",
     "test_training.py",
+    "test_model.py",
+    "test_trace.py",
+    "test_streaming_example.py",
 ]
 
 

@@ -181,7 +181,7 @@ def test_float64_is_kept(kind):
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_a_model_trains_with_masks(kind, jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
-        pytest.skip("torch.compile does not take the layers' loops")
+        pytest.skip("on torch the guides leave jit_compile out")
     if not jit_compile and keras.backend.backend() == "jax" and kind != "plain":
         pytest.skip("JAX takes long for what it does not compile; one kind shows it")
     batch = 4 if jit_compile else 5  # the last batch is a partial one
@@ -193,15 +193,15 @@ def test_a_model_trains_with_masks(kind, jit_compile):
     data = [x, mask], np.ones((batch, 1), "float32")
     losses = model.fit(*data, batch_size=2, epochs=5, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    if jit_compile:
-        return  # another program to compile would show nothing new
+    if jit_compile and keras.backend.backend() == "tensorflow" and kind != "local":
+        return  # seconds more to compile; one kind shows it
     hidden = expected_outputs(layer, x, mask)[:, -1]
     kernel, bias = model.layers[-1].get_weights()
     close(model.predict(data[0], batch_size=2, verbose=0), hidden @ kernel + bias, 1e-4)
 
 
 @kinds
-def test_clone_copy_and_weights_only(kind, tmp_path):
+def test_clone_and_files(kind, tmp_path):
     model = keras.Sequential([keras.Input((T, FEATURES)), build(kind)])
     x = inputs()
     expected = ops.convert_to_numpy(model(x))
@@ -214,3 +214,5 @@ def test_clone_copy_and_weights_only(kind, tmp_path):
     other = keras.models.clone_model(model)
     other.load_weights(tmp_path / "model.weights.h5")
     close(other(x), expected, 1e-6)
+    model.save(tmp_path / "model.keras")
+    close(keras.saving.load_model(tmp_path / "model.keras")(x), expected, 1e-6)

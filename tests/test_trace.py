@@ -62,6 +62,7 @@ def test_norms_are_those_of_the_memory():
 
 def test_monitor_logs_norms_and_stops_a_memory_that_blows_up(tmp_path):
     def train(step_size, *callbacks):
+        keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((20, 3)), keras_mnm.MNM(8, step_size=step_size)])
         model.compile("adam", "mse")
         x = np.random.default_rng(0).standard_normal((4, 20, 3)).astype("float32")

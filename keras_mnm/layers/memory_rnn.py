@@ -95,4 +95,4 @@ class MemoryRNN(keras.layers.RNN):
 
 
 def _cell_option(name):
-    return property(lambda self: getattr(self.cell, name), doc=f"`{name}` of the cell.")
+    return property(lambda self: getattr(self.cell, name))

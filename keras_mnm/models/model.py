@@ -21,7 +21,7 @@ class Model(keras.Model):
       unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths; its
       batches come in their order, whatever `shuffle` says.
       (Not with `steps_per_execution` above 1, nor over several devices.)
-    - `export` writes the layers' fused form in operations that ONNX and LiteRT know, too.
+    - `export` writes the layers' fused form in operations that ONNX knows, too.
 
     Example:
 
