@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_mnm.trace import memory_trace
+from keras_mnm.trace import memory_layer, memory_trace
 from keras_mnm.validation import number
 
 
@@ -17,37 +17,46 @@ class StopOnNaN(keras.callbacks.Callback):
     >>> callbacks = [keras_mnm.StopOnNaN()]  # for model.fit(..., callbacks=callbacks)
     """
 
-    def _variables(self):
-        return [*self.model.variables, *self.model.optimizer.variables]
-
     def on_epoch_begin(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        if self.model.built and not optimizer.built:  # else its first step would build it
+            optimizer.build(self.model.trainable_variables)
         self._epoch = epoch
-        self._good = [keras.ops.convert_to_numpy(v).copy() for v in self._variables()]
+        variables = [*self.model.variables, *optimizer.variables]
+        self._good = [(v, keras.ops.convert_to_numpy(v).copy()) for v in variables]
 
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
-            for variable, value in zip(self._variables(), self._good, strict=True):
+            # Before the weights are put back: on JAX `self.model` fetches those of the last step.
+            known = {id(variable) for variable, _ in self._good}
+            undone = all(id(variable) in known for variable in self.model.variables)
+            for variable, value in self._good:
                 variable.assign(value)
+            weights = (
+                "has the weights of the beginning of that epoch"
+                if undone
+                else "was not built before `fit`, so that it has to be made anew"
+            )
             raise ValueError(
                 f"The loss became {loss} at batch {batch + 1} of epoch {self._epoch + 1}. The "
-                "model has the weights of the beginning of that epoch. Look for NaN or infinity "
-                "in this batch; if its numbers are finite, lower the learning rate or clip the "
-                "gradients (global_clipnorm=10 in the optimizer)."
+                f"model {weights}. Look for NaN or infinity in this batch; if its numbers are "
+                "finite, lower the learning rate or clip the gradients (global_clipnorm=10 in the "
+                "optimizer)."
             )
 
 
 class MemoryMonitor(keras.callbacks.Callback):
     """Logs how large the memory and its writes become, and stops training when they blow up.
 
-    After each epoch the model reads `inputs`; the logs get `memory_norm`, the largest norm of the
-    memory over samples and steps, and `write_norm`, the largest change in one step. Put it before
-    the callbacks that write logs to files.
+    After each epoch the model reads `inputs`; the logs get `memory_norm`, the largest norm of a
+    sample's memory after its last step, and `write_norm`, the largest change in one step. Put it
+    before the callbacks that write logs to files.
 
     Args:
         inputs: Inputs of the model, a few samples without padding: `[B, T, ...]`.
-        max_growth: Number; a memory whose norm is more than so many times that of the initial
-            one ends training with a ValueError. Defaults to `100`.
+        max_growth: Number; a memory whose norm, at any step, is more than so many times that of
+            the initial one ends training with a ValueError. Defaults to `100`.
         layer: The `MNM` layer or its name, see `keras_mnm.memory_trace`. Defaults to `None`, the
             model's only one.
 
@@ -69,12 +78,17 @@ class MemoryMonitor(keras.callbacks.Callback):
         self.max_growth = number("max_growth", max_growth, low=1.0)
         self.layer = layer
 
+    def on_train_begin(self, logs=None):
+        if self.model.built:
+            memory_layer(self.model, self.layer)  # now, and not after a whole epoch
+
     def on_epoch_end(self, epoch, logs=None):
         trace = memory_trace(self.model, self.inputs, self.layer)
         memory, write = float(trace.memory_norms.max()), float(trace.write_norms.max())
         initial = float(trace.memory_norms[0, 0])
         if logs is not None:
-            logs["memory_norm"], logs["write_norm"] = memory, write
+            logs["memory_norm"] = float(trace.memory_norms[:, -1].max())
+            logs["write_norm"] = write
         if not memory <= self.max_growth * initial:  # NaN, too
             raise ValueError(
                 f"The memory's norm became {memory:.3g} in epoch {epoch + 1}, with writes of up to "

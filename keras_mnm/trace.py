@@ -35,7 +35,7 @@ def memory_trace(model, inputs, layer=None):
     Padding counts as any other step here: give sequences without it.
 
     Args:
-        model: A functional or sequential model with an `MNM` layer.
+        model: A functional or sequential model with an `MNM` layer, not within another layer.
         inputs: Inputs of the model, `[B, T, ...]`.
         layer: The `MNM` layer, or its name. Defaults to `None`, the model's only one.
 
@@ -49,7 +49,7 @@ def memory_trace(model, inputs, layer=None):
     >>> keras_mnm.memory_trace(model, keras.random.normal((2, 5, 8))).write_keys.shape
     (2, 5, 1, 16)
     """
-    layer = _memory_layer(model, layer)
+    layer = memory_layer(model, layer)
     layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
     model_input = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     sequences = keras.Model(model_input, layer_input)(inputs)
@@ -87,7 +87,13 @@ def _norm(tensors):
     return ops.norm(ops.concatenate(flat, axis=-1), axis=-1)
 
 
-def _memory_layer(model, layer):
+def memory_layer(model, layer=None):
+    """The `MNM` layer to trace, or a ValueError where `memory_trace` finds none or several."""
+    if not hasattr(model, "inputs"):
+        raise ValueError(
+            "the memory of a functional or sequential model is traced, whose layers know their "
+            f"inputs. Received {model!r}; trace the layer in a functional model of its own."
+        )
     if isinstance(layer, str):
         layer = model.get_layer(layer)
     found = [layer] if layer else [each for each in model.layers if isinstance(each, MNM)]
@@ -95,6 +101,7 @@ def _memory_layer(model, layer):
         names = ", ".join(each.name for each in found if isinstance(each, MNM)) or "none"
         raise ValueError(
             "the memory of one MNM layer is traced; name it by `layer` where a model has several. "
+            "Layers within other layers or models are not seen. "
             f"Received a model with the MNM layers: {names}; layer={layer!r}."
         )
     return found[0]

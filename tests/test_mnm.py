@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -312,6 +313,7 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
             {"units": 4, "controller": keras.layers.Dense(4)},
             "`controller` must be a Keras RNN cell",
         ),
+        ({"units": 4, "controller": keras.layers.LSTM(4)}, "`controller` must be a Keras RNN cell"),
         ({"units": 4, "controller": keras.layers.LSTMCell(4, dropout=0.1)}, "must be pure.*0.1"),
         ({"units": 4, "meta_loss_weight": -1.0}, "`meta_loss_weight`.*-1.0"),
         ({"units": 4, "step_size": float("inf")}, "`step_size`.*inf"),
@@ -322,10 +324,61 @@ def test_bad_arguments(arguments, message):
         keras_mnm.MNM(**arguments)
 
 
+def test_nan_in_the_first_epoch_of_all():
+    x, y = np.ones((4, T, FEATURES), "float32"), np.ones((4, 8), "float32")
+    x[2] = np.nan
+    model = keras.Sequential([keras.Input((T, FEATURES)), keras_mnm.MNM(8)])
+    model.compile("adam", "mse")
+    before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+    with pytest.raises(ValueError, match=r"nan at batch 2 .* has the weights of the beginning"):
+        model.fit(x, y, 2, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
+    for old, new in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
+    for slot in model.optimizer.variables:
+        if slot is not model.optimizer.learning_rate:
+            assert not ops.convert_to_numpy(slot).any(), slot.path
+    unbuilt = keras.Sequential([keras_mnm.MNM(8)])
+    unbuilt.compile("adam", "mse")
+    with pytest.raises(ValueError, match="made anew|has the weights of the beginning"):
+        unbuilt.fit(x, y, 2, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
+
+
+def test_several_memories_show_the_sum_of_their_objectives():
+    inputs = keras.Input((T, FEATURES))
+    first = keras_mnm.MNM(4, return_sequences=True)(inputs)
+    both = keras.layers.Bidirectional(keras_mnm.MNM(4))(first)
+    model = keras_mnm.Model(inputs, keras.layers.Dense(1)(both))
+    model.compile("sgd", "mse", metrics=["mse"])
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((4, T, FEATURES)), rng.standard_normal((4, 1))
+    for logs in (model.evaluate(x, y, verbose=0, return_dict=True), train_logs(model, x, y)):
+        squared = logs["mse"]
+        assert logs["meta_loss"] > 0.0
+        assert logs["loss"] - squared == pytest.approx(logs["meta_loss"], rel=1e-4)
+    model(x.astype("float32"))
+    assert len(model.losses) == 3
+
+
+def train_logs(model, x, y):
+    return {name: values[0] for name, values in model.fit(x, y, verbose=0).history.items()}
+
+
 def test_bad_inputs():
     with pytest.raises(ValueError, match=r"\[B, T, features\].*\(3, 5\)"):
         keras_mnm.MNM(4)(np.zeros((3, 5), "float32"))
     layer = keras_mnm.MNM(4)
+    x = np.zeros((3, 5, 2), "float32")
+    layer(x)
+    with pytest.raises(ValueError, match=r"axis -1 .* have value 2.*shape \(3, 5, 1\)"):
+        layer(x[..., :1])
+    for shape in [(3,), (3, 4), (2, 5)]:
+        with pytest.raises(ValueError, match=rf"`mask`.*\[3, 5\].*{re.escape(str(shape))}"):
+            layer(x, mask=np.ones(shape, bool))
+    states = layer.get_initial_state(3)
+    wrong = [*states[:-1], states[-1][:, :1]]
+    for some in (wrong, layer.get_initial_state(2)):
+        with pytest.raises(ValueError, match=r"`initial_state`.*B = 3.*Received shapes"):
+            layer(x, initial_state=some)
     state = layer.get_initial_state(2)
     with pytest.raises(ValueError, match="8 states.*Received 2 states"):
         layer.cell.unpack_state(state[:2])

@@ -228,6 +228,7 @@ def test_bad_arguments(arguments, message):
         ({"rate": np.zeros((B, 2))}, r"`rate`.*3 memory layers.*\(3, 2\)"),
         ({"keys": np.full((B, H, D), np.nan)}, "`keys` must be finite.*24 NaN"),
         ({"rate": np.zeros(2)}, r"`rate`.*B = 3.*\(2, 1\)"),
+        ({"states": None}, r"`states` must be a list of 3 tensors.*states=None"),
         ({"states": [np.zeros((B, D * D))] * 2}, r"`states` must be 3 tensors of shape \[3, 16\]"),
         ({"states": [np.zeros((1, D * D))] * 3}, r"`states` must be 3.*\[3, 16\].*\(1, 16\)"),
         ({"states": [np.full((B, D * D), np.nan)] * 3}, "`states` must be finite"),

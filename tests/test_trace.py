@@ -70,7 +70,7 @@ def test_monitor_logs_norms_and_stops_a_memory_that_blows_up(tmp_path):
         return model.fit(x, np.zeros((4, 8)), verbose=0, callbacks=callbacks).history
 
     history = train(None, keras.callbacks.CSVLogger(tmp_path / "log.csv"))
-    assert 24**0.5 < history["memory_norm"][0] < 20  # three orthogonal matrices at first
+    assert 4 < history["memory_norm"][0] < 20  # three orthogonal matrices at first, 24**0.5
     assert 0.0 < history["write_norm"][0] < history["memory_norm"][0]
     assert "memory_norm" in (tmp_path / "log.csv").read_text()
     with pytest.raises(ValueError, match=r"norm became .* in epoch 1.*initial memory has 4\.9"):
@@ -102,6 +102,31 @@ def test_the_layer_to_trace():
     np.testing.assert_array_equal(by_name.values, by_layer.values)
     with pytest.raises(ValueError, match="one MNM layer"):
         keras_mnm.memory_trace(make_model(), tokens, make_model().layers[1])
+
+
+def test_monitor_says_before_training_what_it_cannot_trace():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.memory = keras_mnm.MNM(4)
+
+        def call(self, x):
+            return self.memory(x)
+
+    x = np.ones((2, 3, 2), "float32")
+    subclassed = Subclassed()
+    wrapped = keras.Sequential([keras.Input((3, 2)), keras.layers.Bidirectional(keras_mnm.MNM(4))])
+    for model, message in (
+        (subclassed, "functional or sequential model"),
+        (wrapped, "within other layers.*MNM layers: none"),
+    ):
+        model(x)
+        model.compile("sgd", "mse")
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, np.ones((2, 1)), verbose=0, callbacks=[keras_mnm.MemoryMonitor(x)])
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 def test_pictures(tmp_path):

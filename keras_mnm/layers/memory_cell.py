@@ -36,7 +36,7 @@ class MemoryCell(keras.layers.Layer):
         if controller is None:
             policy = self.dtype_policy
             controller = keras.layers.LSTMCell(self.units, dtype=policy, name="controller")
-        elif not hasattr(controller, "state_size"):
+        elif not hasattr(controller, "state_size") or isinstance(controller, keras.layers.RNN):
             raise ValueError(
                 "`controller` must be a Keras RNN cell, with `state_size` and "
                 "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "

@@ -35,6 +35,33 @@ class MemoryRNN(keras.layers.RNN):
                 f"{tuple(sequences_shape)}."
             )
         super().build(sequences_shape, initial_state_shape)
+        # The fused form could not tell inputs of another size: it reads the controller's kernel
+        # by theirs.
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        self._check_mask(mask, sequences.shape[:2])
+        self._check_initial_state(initial_state, sequences.shape[0])
+        return super().call(sequences, initial_state, mask, training)
+
+    def _check_mask(self, mask, expected):
+        mask = keras.tree.flatten(mask)[0]  # one for each initial state may follow
+        if mask is not None and not _fits(mask.shape[:2], expected):
+            raise ValueError(
+                f"`mask` must have shape [B, T] = {list(expected)}, as the sequences have. "
+                f"Received a mask of shape {tuple(mask.shape)}."
+            )
+
+    def _check_initial_state(self, states, batch_size):
+        states = [] if states is None else list(states)
+        expected = [(batch_size, size) for size in self.cell.state_size]
+        shapes = [tuple(state.shape) for state in states]
+        if len(shapes) == len(expected) and not all(map(_fits, shapes, expected)):
+            raise ValueError(
+                f"`initial_state` must be tensors [B, size] with B = {batch_size} and the sizes "
+                f"{self.cell.state_size}, as `return_state=True` returned them. Received shapes "
+                f"{shapes}."
+            )
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if not self._can_fuse(sequences):
@@ -92,6 +119,13 @@ class MemoryRNN(keras.layers.RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**cls._cell_class.deserialize_options(config))
+
+
+def _fits(shape, expected):
+    """Whether two shapes agree, as far as both are known."""
+    return len(shape) == len(expected) and all(
+        one == other or None in (one, other) for one, other in zip(shape, expected, strict=True)
+    )
 
 
 def _cell_option(name):

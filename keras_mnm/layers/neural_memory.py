@@ -268,6 +268,11 @@ class NeuralMemory(keras.layers.Layer):
         return keys, values
 
     def _checked_states(self, states, batch_size):
+        if not isinstance(states, (list, tuple)):
+            raise ValueError(
+                f"`states` must be a list of {self.depth} tensors, as "
+                f"`get_initial_state(batch_size)` returns them. Received: states={states!r}."
+            )
         states = [ops.convert_to_tensor(state, dtype=self.compute_dtype) for state in states]
         shapes = [tuple(state.shape) for state in states]
         expected = [(batch_size, self.units**2)] * self.depth

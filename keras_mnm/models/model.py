@@ -15,7 +15,8 @@ class Model(keras.Model):
     """A `keras.Model` that makes up for some differences between backends and runtimes.
 
     - It shows `meta_loss` in `fit` and `evaluate` on JAX, too, where the logs of a step cannot see
-      the layers' weights, so the step itself has to report them.
+      the layers' weights, so the step itself has to report them. Of several memories it shows the
+      sum, where `keras.Model` shows the last one's.
     - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
       length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
       unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths; its
@@ -30,18 +31,27 @@ class Model(keras.Model):
     >>> model = keras_mnm.Model(inputs, keras_mnm.MNM(16)(inputs))
     """
 
+    _in_step = False
+
+    def get_metrics_result(self):
+        return {**super().get_metrics_result(), **({} if self._in_step else self._meta_loss())}
+
+    def _meta_loss(self):
+        """The log `meta_loss`, the sum of those of all memories; empty where there is none."""
+        results = [metric.result() for metric in self._running_meta_losses()]
+        return {"meta_loss": sum(results)} if results else {}
+
+    def _running_meta_losses(self):
+        layers = self._flatten_layers(include_self=False)
+        return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
+
     if backend.TRACED_STEP_HIDES_STATE:
-        _in_step = False
 
         def train_step(self, state, data):
             return self._step(super().train_step, state, data)
 
         def test_step(self, state, data):
             return self._step(super().test_step, state, data)
-
-        def get_metrics_result(self):
-            shown = [] if self._in_step else self._running_meta_losses()
-            return {**super().get_metrics_result(), **{m.name: m.result() for m in shown}}
 
         def reset_metrics(self):
             super().reset_metrics()
@@ -57,12 +67,7 @@ class Model(keras.Model):
                 self._in_step = False
             weights = list(zip(self.non_trainable_variables, state[1], strict=True))
             with keras.StatelessScope(state_mapping=weights):
-                shown = {metric.name: metric.result() for metric in self._running_meta_losses()}
-            return {**logs, **shown}, state
-
-        def _running_meta_losses(self):
-            layers = self._flatten_layers(include_self=False)
-            return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
+                return {**logs, **self._meta_loss()}, state
 
     def export(self, *args, **kwargs):
         with backend.portable_ops():
