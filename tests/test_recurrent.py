@@ -157,6 +157,8 @@ def test_time_distributed(kind):
     x = np.stack([inputs(seed=0), inputs(seed=1)], axis=1)
     expected = [expected_outputs(layer.layer, x[:, i])[:, -1] for i in range(2)]
     close(layer(x), np.stack(expected, axis=1))
+    if isinstance(layer.layer, keras_mnm.MNM):
+        assert len(layer.losses) == 2  # docs/from-lstm.md: the objective once for each slice
 
 
 def test_stacked_cells():
