@@ -23,8 +23,11 @@ EXAMPLES = {
 FRESH_EPOCH = 10**9
 """An epoch of the task's stream that no training run draws from."""
 
-
 SOLVED_EPOCHS = 4
+"""Epochs in a row without any mistake that end a run."""
+
+START = "started_from.json"
+"""The account of the weights that a run began with, in its folder."""
 
 
 class Task:
@@ -248,6 +251,8 @@ def train(task, args, parser):
     if args.start_from:
         take_weights(model, args.start_from)
     check_writable(parser, folder)
+    if args.start_from and not args.resume:
+        write_start(folder, args.start_from)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(
         f"Training {name} with {model.count_params():,} parameters, at most "
@@ -313,6 +318,22 @@ def take_weights(model, name):
     model.set_weights(weights)
 
 
+def write_start(folder, name):
+    """Keeps how the weights that a run begins with were trained, if that is known."""
+    import keras_mnm
+    from keras_mnm.files import replacing
+
+    path = pathlib.Path(name)
+    before = path if path.is_dir() else path.parent
+    if (before / "history.json").exists():
+        account = account_of(before)
+    else:
+        account = keras_mnm.list_presets().get(name, {}).get("training")
+    if account:
+        with replacing(folder / START) as temporary:
+            temporary.write_text(json.dumps(account) + "\n")
+
+
 def task_of(settings):
     """The `Task` of a run with these settings."""
     return importlib.import_module(EXAMPLES[settings["task"]]).TASK
@@ -337,9 +358,6 @@ def account_of(run):
         name: [value if value is None else round(value, 6) for value in values]
         for name, values in history["history"].items()
     }
-    start = account["settings"].get("start_from")
-    before = pathlib.Path(start or "")
-    before = before if before.is_dir() else before.parent
-    if start and (before / "history.json").exists():
-        account["started_from"] = account_of(before)
+    if (run / START).exists():
+        account["started_from"] = json.loads((run / START).read_text())
     return account

@@ -112,7 +112,7 @@ def lstm_run(tmp_path_factory):
     return folder
 
 
-def test_a_run_becomes_a_preset(lstm_run, tmp_path, capsys):
+def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch):
     preset, results = tmp_path / "copy", tmp_path / "results"
     make_preset.main([str(lstm_run), str(preset), "--episodes", "9", "--results", str(results)])
     card = keras_mnm.list_presets(tmp_path)["copy"]
@@ -121,6 +121,12 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, capsys):
     account = json.loads((results / "copy.json").read_text())
     assert account["evaluation"] == card["metrics"]
     assert keras_mnm.from_preset("copy", source=tmp_path).output_shape == (None, 6, 12)
+
+    monkeypatch.setenv("KERAS_MNM_PRESETS", str(tmp_path))
+    later = ["--start-from", "copy", "--output", str(tmp_path / "later")]
+    double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])
+    account = experiment.account_of(tmp_path / "later")
+    assert account["started_from"] == card["training"]  # and not what the preset is later
 
 
 def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, monkeypatch):
