@@ -33,6 +33,15 @@ def main(arguments=None):
         default="benchmarks/results",
         help="folder for the account of training and evaluation that goes with the figures",
     )
+    parser.add_argument(
+        "--average-with",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="other runs, which led to this one or began where it did: the preset gets the mean of "
+        "all their weights",
+    )
     parser.add_argument("--note", help="anything else to know about the training")
     args = parser.parse_args(arguments)
     use_backend(parser, "tensorflow")
@@ -42,13 +51,20 @@ def main(arguments=None):
     import keras_mnm
     from keras_mnm.files import load_model, replacing
 
+    run = args.run
     try:
-        model = load_model(experiment.model_of(args.run))
-        training = experiment.account_of(args.run)
+        model = load_model(experiment.model_of(run))
+        training = experiment.account_of(run)
         task = experiment.task_of(training["settings"])
         task.settings_of(model)
+        weights = [model.get_weights()]
+        for run in args.average_with:
+            experiment.take_weights(model, str(experiment.model_of(run)))
+            weights.append(model.get_weights())
+            training.setdefault("averaged_with", []).append(experiment.account_of(run))
     except (OSError, ValueError, KeyError) as error:
-        parser.error(f"{args.run} holds no run to pack: {error}")
+        parser.error(f"{run} holds no run to pack: {error}")
+    model.set_weights([sum(arrays) / len(weights) for arrays in zip(*weights, strict=True)])
     settings = training["settings"]
     args.tasks, args.max_tokens = settings.get("tasks"), settings.get("max_tokens")
     args.batch_size = settings.get("batch_size")

@@ -122,6 +122,19 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch):
     assert account["evaluation"] == card["metrics"]
     assert keras_mnm.from_preset("copy", source=tmp_path).output_shape == (None, 6, 12)
 
+    again = ["--start-from", str(lstm_run), "--seed", "1", "--output", str(tmp_path / "again")]
+    double_copy.main([*TINY, "--length", "3", "--model", "lstm", *again])
+    both = [str(tmp_path / "again"), str(tmp_path / "mean"), "--average-with", str(lstm_run)]
+    make_preset.main([*both, "--episodes", "9", "--results", str(results)])
+    models = [
+        keras.saving.load_model(run / "model.keras") for run in (lstm_run, tmp_path / "again")
+    ]
+    mean = keras_mnm.from_preset("mean", source=tmp_path).get_weights()
+    for found, one, other in zip(mean, *(model.get_weights() for model in models)):
+        np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-5, atol=1e-7)
+    training = keras_mnm.list_presets(tmp_path)["mean"]["training"]
+    assert training["averaged_with"][0]["command"] == card["training"]["command"]
+
     monkeypatch.setenv("KERAS_MNM_PRESETS", str(tmp_path))
     later = ["--start-from", "copy", "--output", str(tmp_path / "later")]
     double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])
