@@ -22,7 +22,6 @@ FILES = [
     "test_training.py",
     "test_model.py",
     "test_trace.py",
-    "test_streaming_example.py",
 ]
 
 
