@@ -251,7 +251,7 @@ def train(task, args, parser):
     if args.start_from:
         take_weights(model, args.start_from)
     check_writable(parser, folder)
-    if args.start_from and not args.resume:
+    if not args.resume:
         write_start(folder, args.start_from)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(
@@ -323,6 +323,9 @@ def write_start(folder, name):
     import keras_mnm
     from keras_mnm.files import replacing
 
+    (folder / START).unlink(missing_ok=True)  # of a run that kept no checkpoint
+    if not name:
+        return
     path = pathlib.Path(name)
     before = path if path.is_dir() else path.parent
     if (before / "history.json").exists():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import reference
 from keras import ops
+from reference import array
 
 import keras_mnm
 
@@ -40,7 +41,6 @@ class StoreCell(keras.layers.Layer):
 
 def expected(cell, sequence, mask):
     """The outputs of one sample by the reference; masked steps repeat the one before."""
-    array = lambda variable: np.asarray(ops.convert_to_numpy(variable), "float64")
     matrices = [array(matrix).T for matrix in cell.memory.initial_memory]
     output, outputs, step_size = np.zeros(cell.units), [], 2 / cell.units
     for x, present in zip(sequence, mask):

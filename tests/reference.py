@@ -175,14 +175,15 @@ def run_salu(p, sequence, mask, *, heads):
     return np.stack(outputs)
 
 
+def array(tensor):
+    """A backend's tensor or variable as a NumPy array in float64."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor), "float64")
+
+
 def cell_parameters(cell):
     """The parameters of an MNMCell or a SALUCell as NumPy arrays in float64."""
-
-    def array(variable):
-        import keras
-
-        return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
-
     parameters = {
         "lstm_kernel": array(cell.controller.kernel),
         "lstm_recurrent": array(cell.controller.recurrent_kernel),

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from reference import array
 
 import keras_mnm
 
@@ -18,10 +19,6 @@ KINDS = {
 kinds = pytest.mark.parametrize("kind", KINDS)
 X = np.random.default_rng(0).uniform(-1, 1, (B, H, D)).astype("float32")
 HALF = ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
-
-
-def array(tensor):
-    return np.asarray(ops.convert_to_numpy(tensor), "float64")
 
 
 def build(kind, **options):
