@@ -1,3 +1,4 @@
+import gc
 import os
 import tempfile
 
@@ -12,6 +13,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# Several processes share the cores. XLA's own threads gain nothing then, and have been known to
+# wait for each other for ever where cores are few (PyAutoLabs/PyAutoFit#1528).
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
 
@@ -28,6 +32,18 @@ dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 def seeded():
     keras.utils.set_random_seed(0)
     keras.config.set_floatx("float32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped():
+    """JAX holds every program it compiled: gigabytes, over all files of tests."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        keras.backend.clear_session()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(params=["float32", "float64"])

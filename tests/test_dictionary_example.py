@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -15,13 +17,12 @@ SCRIPT = pathlib.Path(dictionary_inference.__file__)
 TINY = ["--steps", "4", "--batch-size", "4", "--episodes", "20"]
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
+def run(*arguments):
+    """What the example prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        dictionary_inference.main([str(argument) for argument in arguments])
+    return output.getvalue()
 
 
 def last_json(output):
@@ -31,9 +32,7 @@ def last_json(output):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    done = run(*TINY, "--output", folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return folder, run(*TINY, "--output", folder)
 
 
 def test_a_run_leaves_model_curve_history_and_metrics(finished):
@@ -54,9 +53,7 @@ def test_a_run_leaves_model_curve_history_and_metrics(finished):
 
 def test_evaluation_of_a_file_and_of_a_preset(finished):
     for model in (finished[0] / "model.keras", "dictionary-4x1-mnm-p"):
-        done = run("--evaluate", model, "--episodes", 40, "--seed", 3)
-        assert done.returncode == 0, done.stderr
-        figures = last_json(done.stdout)
+        figures = last_json(run("--evaluate", model, "--episodes", 40, "--seed", 3))
         assert 0 <= figures["sequence_accuracy"] <= figures["symbol_accuracy"] <= 1
         assert figures["evaluation_seed"] == 3
     assert figures["symbol_accuracy"] > 0.9
@@ -99,17 +96,20 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-5)
 
 
+# A shell's background jobs ignore Ctrl-C, and hand that down; this undoes it.
+FROM_A_TERMINAL = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_ctrl_c_says_how_to_resume(tmp_path):
     options = ["--model", "lstm", "--batch-size", "2", "--output", str(tmp_path)]
-    command = [sys.executable, "-u", str(SCRIPT), *options]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    command = [sys.executable, "-u", "-c", FROM_A_TERMINAL, str(SCRIPT), *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, cwd=SCRIPT.parent, **pipes)
     checkpoint = tmp_path / "checkpoint.keras"
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.2)
@@ -169,9 +169,11 @@ def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsy
     assert errors.count("\n") == 1
 
 
-def test_help():
-    done = run("--help")
-    assert done.returncode == 0
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        dictionary_inference.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
     for option in [
         "--support-size",
         "--length",
@@ -186,4 +188,4 @@ def test_help():
         "--evaluate",
         "--episodes",
     ]:
-        assert option in done.stdout
+        assert option in shown

@@ -92,8 +92,8 @@ def test_multi_worker_mirrored_strategy():
 
 @needs("jax")
 def test_data_parallel():
-    devices = "--xla_force_host_platform_device_count=2"
-    assert_same_training(*run("data_parallel", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}))
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    assert_same_training(*run("data_parallel", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}))
 
 
 def test_the_page_shows_what_runs_here():

@@ -39,4 +39,4 @@ def test_backend(backend):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout[-5000:]
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]

@@ -184,7 +184,7 @@ def test_float64_is_kept(kind):
 def test_a_model_trains_with_masks(kind, jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
         pytest.skip("on torch the guides leave jit_compile out")
-    if not jit_compile and keras.backend.backend() == "jax" and kind != "plain":
+    if not jit_compile and keras.backend.backend() == "jax" and kind != "local":
         pytest.skip("JAX takes long for what it does not compile; one kind shows it")
     batch = 4 if jit_compile else 5  # the last batch is a partial one
     x, mask = inputs(batch), MASKS["holes"][[0, 1, 2, 0, 1][:batch]]
