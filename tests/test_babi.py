@@ -317,6 +317,12 @@ def test_questions_in_words(run, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_the_preset_answers(capsys):
+    story = "Jason is thirsty. Where will Jason go?"
+    example.main(["--evaluate", "babi-1-6-15-16-20-mnm-p", "--ask", story])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("kitchen (")
+
+
 def test_training_ends_without_progress():
     settings = {"patience": 2}
     looks = lambda *values: {"loss": [1.0] * len(values), "val_sequence_accuracy": list(values)}

@@ -72,8 +72,13 @@ def test_packaged_presets_are_whole_and_answer():
     for name, card in cards.items():
         assert card["description"]
         assert {"keras", "numpy", "python"} <= set(card["versions"])
-        task, model = experiment.task_of(card["training"]["settings"]), keras_mnm.from_preset(name)
-        assert name.startswith(task.instance_name(task.settings_of(model)))
+        settings, model = card["training"]["settings"], keras_mnm.from_preset(name)
+        task = experiment.task_of(settings)
+        assert task.settings_of(model).items() <= settings.items()
+        assert name.startswith(task.instance_name(settings))
+        if task.name == "babi":  # has no fresh episodes; test_babi.py asks a question
+            assert len(card["metrics"]["error_per_task"]) == len(settings["tasks"])
+            continue
         assert "evaluation_seed" in card["metrics"]
         found = task.measure(model, argparse.Namespace(episodes=64, seed=0))
         for figure in {"symbol_accuracy", "bit_accuracy"} & set(found):
