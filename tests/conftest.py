@@ -13,8 +13,8 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-# Several processes share the cores. XLA's own threads gain nothing then, and have been known to
-# wait for each other for ever where cores are few (PyAutoLabs/PyAutoFit#1528).
+# XLA's own threads have been known to wait for each other for ever where cores are few
+# (PyAutoLabs/PyAutoFit#1528), and here several processes share the cores.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
@@ -36,7 +36,7 @@ def seeded():
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_are_dropped():
-    """JAX holds every program it compiled: gigabytes, over all files of tests."""
+    """JAX holds every program that it compiled, too many over all files of tests."""
     yield
     if keras.backend.backend() == "jax":
         import jax
