@@ -1,4 +1,4 @@
-"""The paper's learning curves (Figs. 2 and 4) from training runs of the examples.
+"""The paper's learning curves (Figs. 2, 4 and 6) from training runs of the examples.
 
 python benchmarks/learning_curves.py record runs/dictionary-4x1-mnm-p-seed0 ...
 python benchmarks/learning_curves.py draw
@@ -6,13 +6,15 @@ python benchmarks/learning_curves.py draw
 `record` writes how a run, finished and from scratch, was trained and fared to
 `benchmarks/results/learning_curves/`; `draw` makes the pictures in `docs/` and prints a table. Runs
 may share their machine with other work, so that the pictures take the time of an update from
-`benchmarks/results/task_step-tensorflow.json`, where all models were timed in turn.
+`benchmarks/results/task_step-tensorflow.json`, where all models were timed in turn; the maze is
+drawn against episodes alone, as in the paper.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+from typing import NamedTuple
 
 HERE = pathlib.Path(__file__).parent
 RESULTS, DOCS = HERE / "results" / "learning_curves", HERE.parent / "docs"
@@ -20,7 +22,33 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
 import numpy as np  # noqa: E402
-from command_line import MODELS  # noqa: E402
+from command_line import MAZE_MODELS, MODELS  # noqa: E402
+
+LABELS = {**MODELS, **MAZE_MODELS}
+
+
+class Metric(NamedTuple):
+    """What a panel shows."""
+
+    label: str
+    limits: tuple
+    goal: float
+    """What the table counts the updates to."""
+    more_is_better: bool = True
+    counted: str = "updates"
+    """What it is drawn against."""
+    smoothing: float = 0.0
+    """The part of the run that a drawn value is the mean of."""
+
+    def reaches_goal(self, values):
+        return values >= self.goal if self.more_is_better else values <= self.goal
+
+
+METRICS = {
+    "accuracy": Metric("symbol accuracy", (-0.02, 1.02), 0.99),
+    "wrong_bits": Metric("wrong bits a sequence, of 128", (0, None), 1.0, more_is_better=False),
+    "reward": Metric("reward an episode", (0, None), 175.0, counted="episodes", smoothing=0.02),
+}
 
 FIGURES = {
     "dictionary": (
@@ -39,12 +67,9 @@ FIGURES = {
             "priority-sort": ("priority sort, 20 vectors of 8 bits", "wrong_bits"),
         },
     ),
+    "maze": ("The maze (Fig. 6)", {"maze": ("11 × 11 cells, 250 steps", "reward")}),
 }
 """A picture's title, and of each panel its title and what it shows."""
-
-LABELS = {"accuracy": "symbol accuracy", "wrong_bits": "wrong bits a sequence, of 128"}
-SMALL = {"accuracy": 0.99, "wrong_bits": 1.0}
-"""What the table counts the updates to."""
 
 
 def record(runs):
@@ -57,7 +82,7 @@ def record(runs):
             raise ValueError(f"{run} holds no finished run")
         accounts.append(experiment.account_of(run))
         settings = accounts[-1]["settings"]
-        if settings["start_from"]:
+        if settings.get("start_from"):
             raise ValueError(f"{run} began with the weights of another run")
         instance = experiment.task_of(settings).instance_name(settings)
         drawn = [name for _, panels in FIGURES.values() for name in panels]
@@ -79,7 +104,8 @@ def name_of(settings):
 def curves(instance, model, metric):
     """Updates and values `[seeds, epochs]` of the stored runs, or None where there are none.
 
-    A run that stopped when solved keeps its last value to the end of the longest one.
+    Where the metric is counted by episodes, these take the place of updates. A run that stopped
+    when solved keeps its last value to the end of the longest one.
     """
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
@@ -94,8 +120,10 @@ def curves(instance, model, metric):
     epochs = max(len(run["seconds"]) for run in runs)
     values = np.stack([extended(run["history"][metric], epochs) for run in runs])
     longest = max(runs, key=lambda run: len(run["seconds"]))
-    an_update = longest["updates"] / len(longest["seconds"])
-    return an_update * np.arange(1, epochs + 1), values
+    an_epoch = longest["updates"] / len(longest["seconds"])
+    if METRICS[metric].counted == "episodes":
+        an_epoch *= longest["settings"]["parallel"]
+    return an_epoch * np.arange(1, epochs + 1), values
 
 
 def extended(values, length):
@@ -109,44 +137,51 @@ def draw():
     from matplotlib import pyplot
 
     from keras_mnm.files import replacing
+    from keras_mnm.visualize import running_mean
 
-    step_seconds = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())
-    colors = dict(zip(MODELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
+    timings = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())["results"]
+    colors = dict(zip(LABELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
     for name, (title, panels) in FIGURES.items():
         panels = {
             instance: panel
             for instance, panel in panels.items()
-            if any(curves(instance, model, panel[1]) for model in MODELS)
+            if any(curves(instance, model, panel[1]) for model in LABELS)
         }
         if not panels:
             continue
-        figure = pyplot.figure(figsize=(1 + 4.2 * len(panels), 6.2), layout="constrained")
+        rows = 2 if panels.keys() <= timings.keys() else 1
+        size = max(7.0, 1 + 4.2 * len(panels)), 3.1 * rows + (rows < 2)
+        figure = pyplot.figure(figsize=size, layout="constrained")
         figure.suptitle(title)
-        axes = figure.subplots(2, len(panels), squeeze=False)
-        for column, (instance, (subtitle, metric)) in enumerate(panels.items()):
-            axes[0, column].set_title(subtitle)
-            for model, label in MODELS.items():
+        axes = figure.subplots(rows, len(panels), squeeze=False)
+        for column, (instance, (subtitle, metric)) in zip(axes.T, panels.items()):
+            column[0].set_title(subtitle)
+            for model, label in LABELS.items():
                 found = curves(instance, model, metric)
                 if not found:
                     continue
                 updates, values = found
-                minutes = updates * step_seconds["results"][instance]["seconds"][model] / 60
+                xs = [updates]
+                if rows > 1:
+                    xs.append(updates * timings[instance]["seconds"][model] / 60)
+                width = max(1, round(METRICS[metric].smoothing * len(updates)))
+                values = np.stack([running_mean(run, width) for run in values])
                 mean, spread = values.mean(axis=0), values.std(axis=0)
                 seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
-                for axis, x in ((axes[0, column], updates), (axes[1, column], minutes)):
+                for axis, x in zip(column, xs):
+                    x = x[width - 1 :]
                     axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
-            for axis, label in zip(
-                axes[:, column], ("updates", "minutes of training, two CPU cores")
-            ):
+            shown = METRICS[metric]
+            for axis, label in zip(column, (shown.counted, "minutes of training, two CPU cores")):
                 axis.set_xlabel(label)
-                axis.set_ylabel(LABELS[metric])
+                axis.set_ylabel(shown.label)
                 axis.grid(alpha=0.3)
                 axis.set_xlim(left=0)
-                axis.set_ylim(*((-0.02, 1.02) if metric == "accuracy" else (0, None)))
-            axes[0, column].legend(fontsize="small")
+                axis.set_ylim(*shown.limits)
+            column[0].legend(fontsize="small")
         DOCS.mkdir(exist_ok=True)
         with replacing(DOCS / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110)
@@ -156,16 +191,17 @@ def draw():
 
 def table():
     """The last epoch of each, mean ± std over seeds, and when it was good."""
-    lines = ["| task | model | seeds | last epoch | updates | updates to 0.99 (to 1 wrong bit) |"]
+    goals = ", ".join(f"{metric.goal:g} {metric.label}" for metric in METRICS.values())
+    lines = [f"| task | model | seeds | last epoch | updates (maze: episodes) | to {goals} |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
     for _, panels in FIGURES.values():
         for instance, (_, metric) in panels.items():
-            for model, label in MODELS.items():
+            for model, label in LABELS.items():
                 found = curves(instance, model, metric)
                 if not found:
                     continue
                 updates, values = found
-                good = values >= SMALL[metric] if metric == "accuracy" else values <= SMALL[metric]
+                good = METRICS[metric].reaches_goal(values)
                 first = [int(updates[row.argmax()]) if row.any() else "-" for row in good]
                 last = f"{values[:, -1].mean():.3f} ± {values[:, -1].std():.3f}"
                 lines.append(

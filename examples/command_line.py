@@ -27,6 +27,9 @@ MAZE_MODELS = {
 STEPS_PER_EPOCH = 100
 """Updates between two checkpoints."""
 
+SCHEDULE = "cosine to 1/20"
+"""How the learning rate falls, of every run."""
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one sentence."""
@@ -59,11 +62,6 @@ def training_parser(description, **defaults):
         "instance needs",
     )
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
-    train.add_argument(
-        "--learning-rate",
-        type=positive_float,
-        help="of Adam at the start; falls to a twentieth on a cosine",
-    )
     train.add_argument(
         "--meta-loss-weight",
         type=positive_float,
@@ -99,7 +97,12 @@ def training_parser(description, **defaults):
 
 
 def add_run_options(group):
-    """Adds what every run that trains has: its folder, a time to stop at, and how to go on."""
+    """Adds what every run that trains has: its rate, its folder, when to stop, how to go on."""
+    group.add_argument(
+        "--learning-rate",
+        type=positive_float,
+        help="of Adam at the start; falls to a twentieth on a cosine",
+    )
     group.add_argument(
         "--output",
         type=pathlib.Path,

@@ -229,7 +229,7 @@ def train(task, args, parser):
         "steps": steps,
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
-        "schedule": "cosine to 1/20",
+        "schedule": command_line.SCHEDULE,
         "seed": args.seed,
         "start_from": args.start_from,
     }

@@ -12,6 +12,7 @@ import pathlib
 import experiment
 from command_line import (
     MAZE_MODELS,
+    SCHEDULE,
     HelpFormatter,
     Parser,
     add_run_options,
@@ -99,7 +100,6 @@ def make_parser():
         "random steps, which nothing is trained for",
     )
     train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
-    train.add_argument("--learning-rate", type=positive_float, default=5e-4, help="of Adam")
     train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
     train.add_argument("--value", type=positive_float, default=0.1, help="weight of the critic")
     train.add_argument(
@@ -112,6 +112,7 @@ def make_parser():
         "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
     )
     add_run_options(train)
+    parser.set_defaults(learning_rate=3e-4)
     parser.add_argument(
         "--episodes",
         type=positive_int,
@@ -175,6 +176,7 @@ def train(args, parser):
         "steps_per_epoch": STEPS_PER_EPOCH,
         "parallel": args.parallel,
         "learning_rate": args.learning_rate,
+        "schedule": SCHEDULE,
         "discount": args.discount,
         "value": args.value,
         "concentration": args.concentration,

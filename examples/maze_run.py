@@ -4,9 +4,8 @@ import importlib.util
 import sys
 import time
 
-import keras
 import numpy as np
-from trainer import Run
+from trainer import Run, make_optimizer
 
 from keras_mnm import rl
 from keras_mnm.visualize import reward_curve
@@ -28,7 +27,7 @@ class MazeRun(Run):
         end = time.monotonic() + 60.0 * minutes if minutes else float("inf")
         settings = self.settings
         if self._model is None:
-            model.compile(keras.optimizers.Adam(settings["learning_rate"], global_clipnorm=10.0))
+            model.compile(make_optimizer(settings["learning_rate"], settings["steps"]))
             self._begin(model)
         trainer = rl.Trainer(
             self._model,

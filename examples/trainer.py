@@ -228,14 +228,16 @@ class _Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def compile_model(model, learning_rate, steps, loss, metrics):
-    """Adam, with gradients clipped; one compiled program a step where XLA is.
-
-    The learning rate falls to a twentieth over `steps` updates, on a cosine.
-    """
+def make_optimizer(learning_rate, steps):
+    """Adam, with gradients clipped, by `command_line.SCHEDULE` over `steps` updates."""
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
+    return keras.optimizers.Adam(schedule, global_clipnorm=10.0)
+
+
+def compile_model(model, learning_rate, steps, loss, metrics):
+    """Compiles with `make_optimizer`'s; one compiled program a step where XLA is."""
     model.compile(
-        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=10.0),
+        optimizer=make_optimizer(learning_rate, steps),
         loss=loss,
         metrics=metrics,
         jit_compile=keras.backend.backend() != "torch",

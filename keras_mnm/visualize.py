@@ -71,14 +71,23 @@ def reward_curve(episodes, rewards, path, title):
     axes.set_title(title)
     axes.plot(episodes, rewards, color="C0", alpha=0.35, marker="." if len(rewards) < 5 else None)
     width = max(1, len(rewards) // 50)
-    smooth = np.convolve(rewards, np.ones(width) / width, mode="valid")
-    axes.plot(episodes[width - 1 :], smooth, color="C0")
+    axes.plot(episodes[width - 1 :], running_mean(rewards, width), color="C0")
     axes.set_xlim(0, episodes[-1])
     axes.set_xlabel("episodes")
     axes.set_ylabel("reward an episode")
     axes.grid(alpha=0.3)
     with replacing(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def running_mean(values, width):
+    """The mean of each `width` values in a row: `width - 1` values fewer.
+
+    >>> from keras_mnm.visualize import running_mean
+    >>> running_mean([1.0, 3.0, 5.0], 2).tolist()
+    [2.0, 4.0]
+    """
+    return np.convolve(values, np.ones(width) / width, mode="valid")
 
 
 def memory_maps(model, inputs, labels, path, title, queries=None, layer=None):

@@ -74,6 +74,23 @@ def test_a_solved_run_keeps_its_last_value(stored):
     assert learning_curves.curves("dictionary-4x1", "mnm-p", "accuracy") is None
 
 
+def test_the_maze_is_drawn_against_episodes(stored, tmp_path, monkeypatch):
+    maze = {
+        "settings": {"task": "maze", "model": "plastic", "parallel": 32, "seed": 0},
+        "updates": 30,
+        "seconds": [1.0, 2.0, 3.0],
+        "history": {"reward": [50.0, 180.0, 190.0]},
+    }
+    stored(maze)
+    episodes, values = learning_curves.curves("maze", "plastic", "reward")
+    assert episodes.tolist() == [320, 640, 960]
+    assert values.tolist() == [[50.0, 180.0, 190.0]]
+    assert "| 1 | 190.000 ± 0.000 | 960 | 640 |" in learning_curves.table()
+    monkeypatch.setattr(learning_curves, "DOCS", tmp_path)
+    learning_curves.draw()
+    assert (tmp_path / "maze.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_runs_of_different_settings_are_not_averaged(stored):
     stored(an_account(0, [0.5], steps=5), an_account(1, [0.5], steps=7))
     with pytest.raises(ValueError, match="differ in more than their seeds: steps by seed is"):
