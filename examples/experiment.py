@@ -258,20 +258,11 @@ def train(task, args, parser):
         f"Training {name} with {model.count_params():,} parameters, at most "
         f"{settings['steps']:,} updates of {args.batch_size} episodes; results in {folder}/"
     )
-    try:
-        model = run.train(
-            model,
-            task.training_data(instance, args, run.steps_per_epoch),
-            task.validation(instance, args),
-            args.minutes,
-        )
-    except KeyboardInterrupt:
-        print(f"\n{run.interrupted('Interrupted')}", flush=True)
-        parser.exit(130)
-    if not run.is_complete():
-        print(run.interrupted(f"Stopped after {args.minutes:g} minutes"))
+    data = task.training_data(instance, args, run.steps_per_epoch)
+    validation = task.validation(instance, args)
+    model = run.train_or_tell(model, data, validation, minutes=args.minutes)
+    if model is None:
         return
-
     figures = task.measure(model, args)
     title = f"{name}, seed {args.seed}"
     task.write_results(figures, folder, title)

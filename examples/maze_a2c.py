@@ -194,13 +194,8 @@ def train(args, parser):
         f"{args.parallel} side by side; results in {folder}/",
         flush=True,
     )
-    try:
-        model = run.train(model, maze, args.minutes)
-    except KeyboardInterrupt:
-        print(f"\n{run.interrupted('Interrupted')}", flush=True)
-        parser.exit(130)
-    if not run.is_complete():
-        print(run.interrupted(f"Stopped after {args.minutes:g} minutes"))
+    model = run.train_or_tell(model, maze, minutes=args.minutes)
+    if model is None:
         return
     figures = measure(model, EPISODES["evaluation"], args.seed)
     draw_episode(model, folder, args.seed)

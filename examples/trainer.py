@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -143,8 +144,19 @@ class Run:
         """Whether all updates are done, or no more are needed."""
         return self.updates >= self.settings["steps"] or self._is_done(self.history)
 
-    def interrupted(self, how):
-        """What to tell about a run that was interrupted."""
+    def train_or_tell(self, *args, minutes=None):
+        """As `train`; where that ends before its time, tells how to go on and returns None."""
+        try:
+            model = self.train(*args, minutes=minutes)
+        except KeyboardInterrupt:
+            print(f"\n{self._interrupted('Interrupted')}", flush=True)
+            sys.exit(130)
+        if self.is_complete():
+            return model
+        print(self._interrupted(f"Stopped after {minutes:g} minutes"))
+        return None
+
+    def _interrupted(self, how):
         if (self.folder / _CHECKPOINT).exists() and self.updates:
             words = [word for word in sys.argv if word != "--resume"]
             command = shlex.join([sys.executable, *words, "--resume"])
@@ -246,9 +258,10 @@ def compile_model(model, learning_rate, steps, loss, metrics):
 
 def origin():
     """What a run was made by: to be told of it even if it ends before its time."""
-    # No places of this machine: where data lies says nothing of what it holds.
+    # No places of this machine: where data lies says nothing of what it holds. Nor in which
+    # slices of time it ran: the resumed run is the unbroken one.
     words = [os.path.basename(word) if os.path.isabs(word) else word for word in sys.argv]
-    command = " ".join(["python", *words])
+    command = re.sub(r" --resume\b| --minutes[ =]\S+", "", " ".join(["python", *words]))
     return {"command": command, "versions": versions(), "machine": machine()}
 
 

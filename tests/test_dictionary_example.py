@@ -96,6 +96,14 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-5)
 
 
+def test_the_account_of_a_resumed_run_is_that_of_an_unbroken_one(monkeypatch):
+    import trainer
+
+    words = ["x.py", "--minutes", "8", "--seed", "3", "--resume", "--minutes=2"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert trainer.origin()["command"] == "python x.py --seed 3"
+
+
 # A shell's background jobs ignore Ctrl-C, and hand that down; this undoes it.
 FROM_A_TERMINAL = """
 import runpy, signal, sys
