@@ -112,7 +112,7 @@ def make_parser():
         "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
     )
     add_run_options(train)
-    parser.set_defaults(learning_rate=3e-4)
+    parser.set_defaults(learning_rate=2e-4)
     parser.add_argument(
         "--episodes",
         type=positive_int,
