@@ -110,9 +110,9 @@ def curves(instance, model, metric):
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
-    for name, value in runs[0]["settings"].items():
-        found = {run["settings"]["seed"]: run["settings"][name] for run in runs}
-        if name != "seed" and set(found.values()) != {value}:
+    for name in sorted(set().union(*(run["settings"] for run in runs)) - {"seed"}):
+        found = {run["settings"]["seed"]: run["settings"].get(name) for run in runs}
+        if len(set(found.values())) > 1:
             raise ValueError(
                 f"the runs of {instance}-{model} in {RESULTS} differ in more than their seeds: "
                 f"{name} by seed is {found}; record runs of the same settings"

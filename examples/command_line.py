@@ -80,12 +80,7 @@ def training_parser(description, **defaults):
         default=0,
         help="of the weights and the training episodes, and of the fresh ones",
     )
-    parser.add_argument(
-        "--backend",
-        choices=("tensorflow", "jax", "torch"),
-        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
-        help="of Keras",
-    )
+    add_backend_option(parser, "tensorflow", "jax", "torch")
     parser.add_argument(
         "--evaluate",
         metavar="MODEL_OR_PRESET",
@@ -115,6 +110,27 @@ def add_run_options(group):
     )
     group.add_argument(
         "--resume", action="store_true", help="continue the run in the output folder"
+    )
+
+
+def add_backend_option(parser, *names):
+    """Adds `--backend`, by default what the environment variable of Keras says."""
+
+    def known(name):  # unlike `choices`, asked about the default, too
+        if name not in names:
+            expected = ", ".join(names)
+            raise argparse.ArgumentTypeError(
+                f"expected one of {expected}, received {name!r} (by default the environment "
+                "variable KERAS_BACKEND)"
+            )
+        return name
+
+    parser.add_argument(
+        "--backend",
+        type=known,
+        metavar="{" + ",".join(names) + "}",
+        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        help="of Keras",
     )
 
 

@@ -6,7 +6,6 @@ python examples/maze_a2c.py --evaluate maze-mnm-p --episodes 1000 --seed 1
 """
 
 import json
-import os
 import pathlib
 
 import experiment
@@ -15,6 +14,7 @@ from command_line import (
     SCHEDULE,
     HelpFormatter,
     Parser,
+    add_backend_option,
     add_run_options,
     check_installed,
     check_writable,
@@ -120,12 +120,7 @@ def make_parser():
         "{evaluation:,}".format(**EPISODES),
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of weights and episodes")
-    parser.add_argument(
-        "--backend",
-        choices=("tensorflow", "jax"),
-        default=os.environ.get("KERAS_BACKEND", "tensorflow"),
-        help="of Keras",
-    )
+    add_backend_option(parser, "tensorflow", "jax")
     parser.add_argument(
         "--evaluate",
         metavar="MODEL_OR_PRESET",
@@ -143,7 +138,7 @@ def make_model(name):
 
     options = {"return_sequences": True, "return_state": True}
     if name == "lstm":
-        core = keras.layers.LSTM(200, name="lstm", **options)
+        core = keras.layers.LSTM(200, use_cudnn=False, name="lstm", **options)
     elif "plastic" in name:
         homogeneous = name == "homogeneous-plastic"
         core = keras_mnm.Plastic(100, homogeneous, name="plastic", **options)
@@ -190,7 +185,8 @@ def train(args, parser):
     model.build((None, maze.episode_steps, maze.observation_size))
     check_writable(parser, folder)
     print(
-        f"Training {name} with {model.count_params():,} parameters on {episodes:,} episodes, "
+        f"Training {name} with {model.count_params():,} parameters on "
+        f"{settings['steps'] * args.parallel:,} episodes, "
         f"{args.parallel} side by side; results in {folder}/",
         flush=True,
     )

@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+from keras import ops
 from trainer import Run, make_optimizer
 
 from keras_mnm import rl
@@ -13,10 +14,6 @@ from keras_mnm.visualize import reward_curve
 
 class MazeRun(Run):
     """A `trainer.Run` whose epochs are a few updates by a `keras_mnm.rl.Trainer`."""
-
-    @property
-    def steps_per_epoch(self):
-        return self.settings["steps_per_epoch"]
 
     def train(self, model, maze, minutes=None):
         """Trains to the number of episodes in the settings, or for some minutes.
@@ -44,12 +41,13 @@ class MazeRun(Run):
             count = min(self.steps_per_epoch, settings["steps"] - trainer.updates)
             logs = [trainer.update() for _ in range(count)]
             logs = {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
-            if not np.isfinite(logs["loss"]):
+            if not self._is_finite(logs["loss"]):
+                print(file=sys.stderr)
                 kept = f"{self.folder} keeps the checkpoint of update {self.updates}"
                 raise ValueError(
-                    f"the loss became {logs['loss']} by update {trainer.updates}; "
+                    f"the loss or a weight is no number any more by update {trainer.updates}; "
                     f"{kept if self.updates else 'nothing was kept yet'}; begin anew with a "
-                    "smaller --learning-rate."
+                    "smaller --learning-rate and another --output."
                 )
             seconds = time.monotonic() - start
             self.keep(self._model, seconds, logs)
@@ -58,6 +56,11 @@ class MazeRun(Run):
             _show(trainer.episodes, settings["steps"] * settings["parallel"], logs, rate)
         print(file=sys.stderr)
         return self._model
+
+    def _is_finite(self, loss):
+        """Whether the loss is, and the weights that the last step made."""
+        weights = self._model.trainable_weights
+        return np.isfinite([loss, *(float(ops.sum(weight)) for weight in weights)]).all()
 
     def draw_curve(self, path, title):
         rewards = self.history["reward"]

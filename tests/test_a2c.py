@@ -410,6 +410,12 @@ def backwards_core():
     return keras_mnm.MNM(8, go_backwards=True, **OPTIONS)
 
 
+def cudnn_core():
+    core = CORES["lstm"]()
+    core.supports_jit = False  # as Keras sets it on a GPU
+    return core
+
+
 def stacked_core():
     return keras.layers.RNN([keras.layers.LSTMCell(8), keras.layers.GRUCell(8)], **OPTIONS)
 
@@ -421,6 +427,7 @@ def stacked_core():
         (lambda: rl.ActorCritic(CORES["lstm"](), 0), "`num_actions`.*0"),
         (lambda: rl.ActorCritic(backwards_core(), 4), "leave out go_backwards=True"),
         (lambda: rl.ActorCritic(stacked_core(), 4), "must run one cell"),
+        (lambda: rl.ActorCritic(cudnn_core(), 4), "pass use_cudnn=False"),
         (lambda: trainer(weights=rl.A2CWeights(concentration=-0.1)), "`concentration`.*-0.1"),
         (
             lambda: trainer(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)),

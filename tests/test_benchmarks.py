@@ -92,9 +92,10 @@ def test_the_maze_is_drawn_against_episodes(stored, tmp_path, monkeypatch):
 
 
 def test_runs_of_different_settings_are_not_averaged(stored):
-    stored(an_account(0, [0.5], steps=5), an_account(1, [0.5], steps=7))
-    with pytest.raises(ValueError, match="differ in more than their seeds: steps by seed is"):
-        learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
+    for one in ({"steps": 5}, {}):
+        stored(an_account(0, [0.5], **one), an_account(1, [0.5], steps=7))
+        with pytest.raises(ValueError, match="differ in more than their seeds: steps by seed is"):
+            learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
 
 
 def test_kernels_are_told_apart():

@@ -177,6 +177,13 @@ def test_oracle_earns_412():
     assert abs(totals.mean() - 412) < 4
 
 
+@pytest.mark.parametrize("action", [-1, 4])
+def test_impossible_actions(action):
+    maze = Maze()
+    with pytest.raises(ValueError, match=f"from 0 to 3.*'up'.*Received: .0, {action}"):
+        maze.step(maze.reset([0.1, 0.2]), [0, action], [0.0, 0.0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

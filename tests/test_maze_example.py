@@ -146,6 +146,32 @@ def test_random_steps_leave_a_trained_run_alone(tmp_path, capsys):
     assert "choose another folder with --output" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("broken", ["loss", "weight"])
+def test_a_run_that_breaks_keeps_its_last_good_checkpoint(broken, tmp_path, capsys, monkeypatch):
+    update = rl.Trainer.update
+
+    def then_break(self):
+        logs = update(self)
+        if self.updates == 4 and broken == "weight":
+            self.model.trainable_weights[0].assign(self.model.trainable_weights[0] * np.nan)
+        return {**logs, "loss": np.nan} if self.updates == 4 and broken == "loss" else logs
+
+    monkeypatch.setattr(rl.Trainer, "update", then_break)
+    with pytest.raises(SystemExit):
+        maze_a2c.main([*TINY, "--output", str(tmp_path)])
+    assert "keeps the checkpoint of update 2; begin anew" in capsys.readouterr().err
+    kept = keras.saving.load_model(tmp_path / "checkpoint.keras")
+    assert all(np.isfinite(weight).all() for weight in kept.get_weights())
+
+
+def test_the_backend_of_the_environment_is_checked(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    with pytest.raises(SystemExit):
+        maze_a2c.main([])
+    assert "received 'numpy' (by default the environment" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,6 +180,7 @@ def test_random_steps_leave_a_trained_run_alone(tmp_path, capsys):
         (["--discount", "2"], "--discount 2 must be at most 1"),
         (["--model", "random", "--resume"], "leave out --resume"),
         (["--model", "hebb"], "invalid choice"),
+        (["--backend", "torch"], "expected one of tensorflow, jax, received 'torch'"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--evaluate", "no-such-preset"], "Unknown preset"),
         (["--evaluate", "dictionary-4x1-mnm-p"], "expected a keras_mnm.rl.ActorCritic"),

@@ -38,8 +38,14 @@ def make_environment(parallel=B, seed=0):
 def make_model(core="mnm-p"):
     keras.utils.set_random_seed(0)
     options = {"return_sequences": True, "return_state": True}
-    cores = {"lstm": keras.layers.LSTM(8, **options), "mnm-p": keras_mnm.MNM(8, 6, 2, **options)}
-    model = rl.ActorCritic(cores[core], 4)
+    cores = {
+        "lstm": lambda: keras.layers.LSTM(8, **options),
+        "mnm-p": lambda: keras_mnm.MNM(8, 6, 2, **options),
+        "mnm-g": lambda: keras_mnm.MNM(8, 6, 2, write_rule="gradient", **options),
+        "plastic": lambda: keras_mnm.Plastic(8, **options),
+        "homogeneous-plastic": lambda: keras_mnm.Plastic(8, homogeneous=True, **options),
+    }
+    model = rl.ActorCritic(cores[core](), 4)
     model.build((None, STEPS, 12))
     for weight in model.trainable_variables:
         weight.assign(keras.random.uniform(weight.shape, -0.5, 0.5))
@@ -126,7 +132,7 @@ def test_policy_has_the_probabilities_of_the_model_and_empties_its_memory():
     np.testing.assert_allclose(chances[:, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("core", ["mnm-p", "lstm"])
+@pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "lstm", "plastic", "homogeneous-plastic"])
 def test_gradients_are_those_of_the_trainer(core):
     """An agent that is given the trainer's episodes, behind a boundary or twice, learns alike."""
     model = make_model(core)
@@ -251,6 +257,25 @@ def test_a_cut_episode_is_bootstrapped_and_weights_count():
     assert float(agent.loss(cut).extra["value_loss"]) == pytest.approx(total.mean(), rel=1e-4)
     weighted = agent.loss(cut, weights=tf.constant([0.0, 1.0, 0.0, 0.0])).extra
     assert float(weighted["value_loss"]) == pytest.approx(total[1], rel=1e-4)
+
+
+def test_a_trajectory_that_begins_within_an_episode_is_refused():
+    environment = make_environment()
+    agent = make_agent(make_model("lstm"), environment)
+    trajectory = collect(environment, agent.collect_policy, STEPS)
+    late = tf.nest.map_structure(lambda x: x[:, 1:], trajectory)
+    for learn in (agent.train, agent.loss):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="collect whole ones"):
+            learn(late)
+
+
+def test_a_model_in_float64():
+    environment = make_environment()
+    core = keras.layers.LSTM(8, return_sequences=True, return_state=True, dtype="float64")
+    agent = make_agent(rl.ActorCritic(core, 4, dtype="float64"), environment)
+    trajectory = collect(environment, agent.collect_policy, STEPS)
+    assert np.isfinite(agent.train(trajectory).loss)
+    assert agent.collect_policy.get_initial_state(B)[0].dtype == tf.float64
 
 
 def test_driver_metric_training_saver_and_checkpointer(tmp_path):

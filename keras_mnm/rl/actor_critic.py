@@ -61,6 +61,11 @@ class ActorCritic(keras.Model):
                 "`core` must run forwards, as an agent does: leave out go_backwards=True. "
                 f"Received: {core!r}."
             )
+        if not getattr(core, "supports_jit", True):
+            raise ValueError(
+                "`core` must compile with XLA, as training does, and cuDNN does not: pass "
+                f"use_cudnn=False to it. Received: {core!r}."
+            )
         if not _has_flat_states(core):
             raise ValueError(
                 "`core` must run one cell, with a list of states `[B, n]`: an `ActorCritic` steps "
@@ -189,11 +194,12 @@ class ActorCritic(keras.Model):
 
         Zero for a core that has none. Its weight is the core's `meta_loss_weight`, or 1.
         """
+        dtype = self.policy.compute_dtype  # that of the other losses
         if not self._has_meta_objective:
-            return ops.zeros(())
+            return ops.zeros((), dtype)
         meta = self.core.cell.unpack_state(states).meta
         weight = getattr(self.core, "meta_loss_weight", 1.0)
-        return weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0))
+        return ops.cast(weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0)), dtype)
 
     @property
     def _has_meta_objective(self):

@@ -7,8 +7,8 @@ try:
     import gymnasium
 except ImportError as error:
     raise ImportError(
-        "keras_mnm.rl.gymnasium needs Gymnasium, the extra 'gym': pip install 'keras-mnm[gym]' or "
-        f"uv sync --extra gym ({error})."
+        "keras_mnm.rl.gymnasium needs Gymnasium, the extra 'gym': in the clone run pip install "
+        f"'.[gym]' or uv sync --extra gym ({error})."
     ) from error
 import numpy as np
 from keras import ops
@@ -56,9 +56,9 @@ class MazeEnv(gymnasium.Env):
 
     def step(self, action):
         """One step: observation, reward, whether the episode is over, False, and an empty dict."""
-        action = _checked_actions([action], 1, self.maze.num_actions)
+        action = _one_each([action], 1)
         self._state = self.maze.step(self._state, action, self._uniform())
-        done = int(self._state.steps[0]) == self.maze.episode_steps
+        done = int(self._state.steps[0]) >= self.maze.episode_steps
         return self._observation(), float(self._state.reward[0]), done, False, {}
 
     def render(self):
@@ -119,7 +119,7 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
         if int(self._state.steps[0]) == self.maze.episode_steps:
             self._state = self.maze.reset(self._uniform())
         else:
-            actions = _checked_actions(actions, self.num_envs, self.maze.num_actions)
+            actions = _one_each(actions, self.num_envs)
             self._state = self.maze.step(self._state, actions, self._uniform())
         done = ops.convert_to_numpy(self._state.steps) == self.maze.episode_steps
         reward = ops.convert_to_numpy(self._state.reward).astype("float64")
@@ -142,14 +142,12 @@ def _render_mode(mode, modes):
     return mode
 
 
-def _checked_actions(actions, count, num_actions):
-    """int32 `[count]`, or a ValueError when these are no such actions."""
+def _one_each(actions, count):
+    """int32 `[count]`, or a ValueError when these are no such integers."""
     array = np.asarray(actions)
-    integral = array.shape == (count,) and np.issubdtype(array.dtype, np.integer)
-    if not integral or array.min() < 0 or array.max() >= num_actions:
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
-            f"An action is an integer from 0 to {num_actions - 1}, one for each of the {count} "
-            f"maze(s). Received: {actions!r}."
+            f"Actions are integers, one for each of the {count} maze(s). Received: {actions!r}."
         )
     return array.astype("int32")
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_mnm import backend
 from keras_mnm.validation import integer
 
 ACTIONS = ("up", "down", "left", "right")
@@ -105,8 +106,16 @@ class Maze:
 
         Returns:
             The new `MazeState`, with the reward in it.
+
+        Raises:
+            ValueError: An action that is not there (unless compiled, when it cannot be read).
         """
         action = ops.cast(action, "int32")
+        if backend.is_concrete(action) and not ops.all((action >= 0) & (action < self.num_actions)):
+            raise ValueError(
+                f"An action is an integer from 0 to {self.num_actions - 1}, an index into "
+                f"{ACTIONS}. Received: {ops.convert_to_numpy(action).tolist()}."
+            )
         target = ops.take(self._targets, state.agent * self.num_actions + action)
         at_goal = ops.equal(target, state.goal)
         wall = ops.cast(ops.equal(target, state.agent), "float32")
@@ -127,14 +136,6 @@ class Maze:
         index = ops.cast(ops.cast(uniform, "float32") * count, "int32")
         # Rounding can carry a number just under 1 over the end.
         return ops.take(self.free_cells, ops.minimum(index, count - 1))
-
-    def get_config(self):
-        """The arguments that make this maze again."""
-        return {
-            "size": self.size,
-            "episode_steps": self.episode_steps,
-            "previous_action": self.previous_action,
-        }
 
 
 def _walls(size):

@@ -27,8 +27,8 @@ try:
         from tf_agents.utils import common
 except ImportError as error:
     raise ImportError(
-        f"keras_mnm.rl.tf_agents needs TF-Agents, the extra 'rl': pip install 'keras-mnm[rl]' or "
-        f"uv sync --extra rl ({error})."
+        "keras_mnm.rl.tf_agents needs TF-Agents, the extra 'rl': in the clone run uv sync --extra "
+        f"rl, or on Python 3.11 pip install '.[rl]' ({error})."
     ) from error
 import tensorflow as tf
 
@@ -116,7 +116,8 @@ class ActorCriticNetwork(network.Network):
 
     def __init__(self, observation_spec, action_spec, model, name="ActorCriticNetwork"):
         _check_action_spec(action_spec, model.num_actions)
-        states = [tf.TensorSpec((size,), tf.float32) for size in model.state_size]
+        states = model.get_initial_state(1)
+        states = [tf.TensorSpec(state.shape[1:], state.dtype) for state in states]
         super().__init__(observation_spec, state_spec=states, name=name)
         self.model = model
         self._action_dtype = action_spec.dtype
@@ -185,7 +186,8 @@ class A2CAgent(tf_agent.TFAgent):
     """Advantage actor-critic (A2C) over a recurrent core, for TF-Agents.
 
     `collect_policy` draws its actions, `policy` takes the likeliest. `train` takes a trajectory
-    `[B, T]` that begins with an episode, or with the boundary before one, and compiles itself.
+    `[B, T]` that begins with an episode, or with the boundary before one (else what the memory held
+    when it acted is lost, an InvalidArgumentError), and compiles itself.
     Whole episodes side by side, with or without the boundary after them, run the core's fast form;
     where episodes start in mid-sequence, every start empties the memory, and the core is run step
     by step.
@@ -260,12 +262,14 @@ class A2CAgent(tf_agent.TFAgent):
         return tf_agent.LossInfo(loss, parts)
 
     def _loss(self, experience, weights=None, training=False):
+        _check_begins(experience.is_boundary(), experience.is_first())
         loss, parts = self._losses(self.model.call_with_resets, experience, weights)
         return tf_agent.LossInfo(loss, parts)
 
     def _gradients(self, experience, weights):
         boundary = experience.is_boundary()
         first = experience.is_first()
+        _check_begins(boundary, first)
         begun = tf.cumsum(tf.cast(~boundary, tf.int32), axis=1, exclusive=True) > 0
         arguments = experience._replace(policy_info=()), weights
         return tf.cond(
@@ -298,14 +302,17 @@ class A2CAgent(tf_agent.TFAgent):
         return (loss, parts), gradients
 
     def _losses(self, run, experience, weights):
-        boundary, discounts = experience.is_boundary(), experience.discount
+        boundary = experience.is_boundary()
         present = ~boundary
         logits, values, states = run(experience.observation, experience.is_first(), present)
+        discounts, rewards = (
+            tf.cast(x, values.dtype) for x in (experience.discount, experience.reward)
+        )
         # A boundary stands for its own value, and where the episode goes on, so does the last step.
         goes_on = boundary[:, -1:] | (discounts[:, -1:] != 0.0)
         bootstrap = tf.concat([boundary[:, :-1], goes_on], axis=1)
-        rewards = tf.where(bootstrap, tf.stop_gradient(values), experience.reward)
-        discounts = tf.where(bootstrap, 0.0, discounts)
+        rewards = tf.where(bootstrap, tf.stop_gradient(values), rewards)
+        discounts = tf.where(bootstrap, tf.zeros_like(discounts), discounts)
         returns = discounted_returns(rewards, self.weights.discount, discounts=discounts)
         counts = tf.cast(~bootstrap, values.dtype)
         if weights is not None:
@@ -313,3 +320,13 @@ class A2CAgent(tf_agent.TFAgent):
             counts *= tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights
         losses = a2c_losses(logits, values, experience.action, returns, counts)
         return self.weights.loss(losses, self.model.meta_loss(states))
+
+
+def _check_begins(boundary, first):
+    tf.debugging.assert_equal(
+        boundary[:, 0] | first[:, 0],
+        True,
+        "An A2CAgent learns from trajectories that begin with an episode, or with the boundary "
+        "before one, for there its memory is known. Received some that begin within an episode; "
+        "collect whole ones: reset the environment before the driver runs.",
+    )
