@@ -16,6 +16,7 @@ FILES = [
     "test_salu.py",
     "test_plastic.py",
     "test_maze.py",
+    "test_a2c.py",
     "test_distribution.py",
     "test_recurrent.py",
     "test_deployment.py",
