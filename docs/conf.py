@@ -28,7 +28,8 @@ autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
 
 PAGES = ["docs/layers", "docs/from-lstm", "docs/training", "docs/choosing", "docs/deployment"]
-PAGES += ["docs/distributed", "docs/performance", "docs/api", "CONTRIBUTING", "CHANGELOG"]
+PAGES += ["docs/distributed", "docs/performance", "docs/maze", "docs/tf_agents", "docs/api"]
+PAGES += ["CONTRIBUTING", "CHANGELOG"]
 
 
 def add_contents(app, page, source):
