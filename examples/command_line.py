@@ -175,6 +175,10 @@ def positive_float(text):
     return _number(text, float, lambda n: 0 < n < float("inf"), "a positive number")
 
 
+def non_negative_float(text):
+    return _number(text, float, lambda n: 0 <= n < float("inf"), "a number of at least 0")
+
+
 def _number(text, kind, accepts, expected):
     try:
         number = kind(text)

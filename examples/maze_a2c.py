@@ -18,6 +18,7 @@ from command_line import (
     add_run_options,
     check_installed,
     check_writable,
+    non_negative_float,
     non_negative_int,
     positive_float,
     positive_int,
@@ -101,10 +102,10 @@ def make_parser():
     )
     train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
     train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
-    train.add_argument("--value", type=positive_float, default=0.1, help="weight of the critic")
+    train.add_argument("--value", type=non_negative_float, default=0.1, help="weight of the critic")
     train.add_argument(
         "--concentration",
-        type=positive_float,
+        type=non_negative_float,
         default=0.1,
         help="weight of the sum of squared probabilities, which keeps the policy exploring",
     )

@@ -176,6 +176,7 @@ def test_the_backend_of_the_environment_is_checked(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--parallel", "0"], "expected a positive integer"),
+        (["--value", "-1"], "expected a number of at least 0"),
         (["--threads", "3"], "--threads 3 must divide --parallel 32"),
         (["--discount", "2"], "--discount 2 must be at most 1"),
         (["--model", "random", "--resume"], "leave out --resume"),
