@@ -101,6 +101,9 @@ def make_parser():
         "random steps, which nothing is trained for",
     )
     train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
+    train.add_argument(
+        "--clipnorm", type=positive_float, default=1.0, help="the longest gradient that is taken"
+    )
     train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
     train.add_argument("--value", type=non_negative_float, default=0.1, help="weight of the critic")
     train.add_argument(
@@ -113,7 +116,7 @@ def make_parser():
         "--threads", type=positive_int, default=1, help="parts of an update, for several CPU cores"
     )
     add_run_options(train)
-    parser.set_defaults(learning_rate=2e-4)
+    parser.set_defaults(learning_rate=5e-4)
     parser.add_argument(
         "--episodes",
         type=positive_int,
@@ -173,6 +176,7 @@ def train(args, parser):
         "parallel": args.parallel,
         "learning_rate": args.learning_rate,
         "schedule": SCHEDULE,
+        "clipnorm": args.clipnorm,
         "discount": args.discount,
         "value": args.value,
         "concentration": args.concentration,

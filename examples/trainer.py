@@ -240,10 +240,10 @@ class _Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def make_optimizer(learning_rate, steps):
+def make_optimizer(learning_rate, steps, clipnorm=10.0):
     """Adam, with gradients clipped, by `command_line.SCHEDULE` over `steps` updates."""
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
-    return keras.optimizers.Adam(schedule, global_clipnorm=10.0)
+    return keras.optimizers.Adam(schedule, global_clipnorm=clipnorm)
 
 
 def compile_model(model, learning_rate, steps, loss, metrics):
