@@ -28,7 +28,7 @@ from command_line import (
 STEPS_PER_EPOCH = 10
 """Updates between two checkpoints."""
 
-EPISODES = {"training": 250_000, "evaluation": 1000}
+EPISODES = {"training": 100_000, "evaluation": 1000}
 
 
 class MazeTask(experiment.Task):
