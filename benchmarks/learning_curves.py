@@ -104,9 +104,12 @@ def name_of(settings):
 def curves(instance, model, metric):
     """Updates and values `[seeds, epochs]` of the stored runs, or None where there are none.
 
-    Where the metric is counted by episodes, these take the place of updates. A run that stopped
-    when solved keeps its last value to the end of the longest one.
+    Where the metric is counted by episodes, these take the place of updates; where it is noisy,
+    values are running means. A run that stopped when solved keeps its last value to the end of the
+    longest one.
     """
+    from keras_mnm.visualize import running_mean
+
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
@@ -118,12 +121,13 @@ def curves(instance, model, metric):
                 f"{name} by seed is {found}; record runs of the same settings"
             )
     epochs = max(len(run["seconds"]) for run in runs)
-    values = np.stack([extended(run["history"][metric], epochs) for run in runs])
+    width = max(1, round(METRICS[metric].smoothing * epochs))
+    values = [running_mean(extended(run["history"][metric], epochs), width) for run in runs]
     longest = max(runs, key=lambda run: len(run["seconds"]))
     an_epoch = longest["updates"] / len(longest["seconds"])
     if METRICS[metric].counted == "episodes":
         an_epoch *= longest["settings"]["parallel"]
-    return an_epoch * np.arange(1, epochs + 1), values
+    return an_epoch * np.arange(width, epochs + 1), np.stack(values)
 
 
 def extended(values, length):
@@ -137,7 +141,6 @@ def draw():
     from matplotlib import pyplot
 
     from keras_mnm.files import replacing
-    from keras_mnm.visualize import running_mean
 
     timings = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())["results"]
     colors = dict(zip(LABELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
@@ -164,12 +167,9 @@ def draw():
                 xs = [updates]
                 if rows > 1:
                     xs.append(updates * timings[instance]["seconds"][model] / 60)
-                width = max(1, round(METRICS[metric].smoothing * len(updates)))
-                values = np.stack([running_mean(run, width) for run in values])
                 mean, spread = values.mean(axis=0), values.std(axis=0)
                 seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
                 for axis, x in zip(column, xs):
-                    x = x[width - 1 :]
                     axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
