@@ -333,3 +333,15 @@ def test_policy_and_agent_from_a_preset(tmp_path, monkeypatch):
     copy = agent.collect_policy._actor_network.copy()
     assert copy.model is not agent.model
     assert copy.state_spec == agent.collect_policy.policy_state_spec
+
+
+def test_the_packaged_agent_earns_here_what_its_card_tells():
+    environment = tf_agents.MazeEnvironment(64)
+    metric = AverageReturnMetric(batch_size=64, buffer_size=64)
+    policy = tf_agents.policy("maze-mnm-p", environment)
+    steps = 64 * environment.maze.episode_steps
+    driver = DynamicStepDriver(environment, policy, [metric], num_steps=steps)
+    common.function(driver.run)()
+    told = keras_mnm.list_presets()["maze-mnm-p"]["metrics"]
+    error = told["std_reward"] / 64**0.5
+    assert float(metric.result()) == pytest.approx(told["mean_reward"], abs=4 * error)
