@@ -4,6 +4,8 @@
 - `value_and_gradient(function, arguments)`: what a function returns, `(value, more)`, and the
   gradient of the value.
 - `compile(function)`: the function compiled by XLA, for nests of tensors (torch: as it is).
+- `compiled_step(optimizer, variables)`: a function of gradients that takes the optimizer's step,
+  compiled likewise.
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
   `forward(*arguments)` returns a list of outputs and a list of residuals;
   `backward(residuals, cotangents)` returns one cotangent for each argument.
@@ -55,6 +57,10 @@ if NAME == "tensorflow":
     def compile(function):
         """See the module."""
         return tf.function(function, jit_compile=True, autograph=False)
+
+    def compiled_step(optimizer, variables):
+        """See the module."""
+        return compile(lambda gradients: optimizer.apply(gradients, variables))
 
     def custom_gradient(forward, backward):
         """See the module."""
@@ -178,6 +184,20 @@ elif NAME == "jax":
 
     compile = jax.jit
 
+    def compiled_step(optimizer, variables):
+        """See the module."""
+        stateless = compile(optimizer.stateless_apply)
+
+        def step(gradients):
+            both = list(optimizer.variables), variables
+            state, values = ([variable.value for variable in some] for some in both)
+            values, state = stateless(state, gradients, values)
+            for some, new in zip(both, (state, values), strict=True):
+                for variable, value in zip(some, new, strict=True):
+                    variable.assign(value)
+
+        return step
+
     def custom_gradient(forward, backward):
         """See the module."""
 
@@ -216,6 +236,10 @@ elif NAME == "torch":
     def compile(function):
         """See the module."""
         return function
+
+    def compiled_step(optimizer, variables):
+        """See the module."""
+        return lambda gradients: optimizer.apply(gradients, variables)
 
     def custom_gradient(forward, backward):
         """See the module."""

@@ -14,7 +14,7 @@ from keras import ops
 from test_maze import PlainMaze
 
 import keras_mnm
-from keras_mnm import rl
+from keras_mnm import backend, rl
 
 B, T, FEATURES = 3, 7, 12
 OPTIONS = {"return_sequences": True, "return_state": True}
@@ -132,6 +132,31 @@ def test_saved_and_loaded(core, tmp_path):
     close(keras.saving.load_model(tmp_path / "model.keras")(x), model(x), 0)
     keras_mnm.save_to_preset(model, tmp_path / "mine", "A maze runner.")
     close(keras_mnm.from_preset("mine", source=tmp_path)(x), model(x), 0)
+
+
+def test_a_compiled_step_is_the_optimizers():
+    """Clipping, schedule and moments counted in; a learning rate that is set later counts, too."""
+    rng, shapes = np.random.default_rng(0), [(3, 4), (4,)]
+    gradients = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(4)]
+
+    def trained(make_step, learning_rate, later=None):
+        variables = [keras.Variable(np.ones(shape, "float32")) for shape in shapes]
+        optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
+        optimizer.build(variables)
+        step = make_step(optimizer, variables)
+        for count, values in enumerate(gradients):
+            if count == 2 and later:
+                optimizer.learning_rate = later
+            step([ops.convert_to_tensor(value) for value in values])
+        assert int(optimizer.iterations) == len(gradients)
+        return [numpy(variable.value) for variable in variables]
+
+    plain = lambda optimizer, variables: lambda gradients: optimizer.apply(gradients, variables)
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 5)
+    for options in ((schedule,), (0.1, 0.01)):
+        found = trained(backend.compiled_step, *options)
+        for one, other in zip(found, trained(plain, *options)):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("core", ["mnm-p", "lstm"])

@@ -246,6 +246,7 @@ class A2CAgent(tf_agent.TFAgent):
         optimizer.build(self.model.trainable_variables)
         # For the Checkpointer, as in the network.
         self._mirror = [v.value for v in (*self.model.variables, *optimizer.variables)]
+        self._step = backend.compiled_step(optimizer, self.model.trainable_variables)
         self._whole = backend.compile(self._run_whole)
         # XLA does not take the gradient of a loop over a cell that splits.
         self._by_step = tf.function(self._run_by_step, autograph=False)
@@ -255,7 +256,7 @@ class A2CAgent(tf_agent.TFAgent):
 
     def _train(self, experience, weights=None):
         (loss, parts), gradients = self._gradients(experience, weights)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self._step(gradients)
         self.train_step_counter.assign_add(1)
         if self.summaries_enabled:
             common.summarize_scalar_dict(parts, self.train_step_counter, name_scope="Losses/")

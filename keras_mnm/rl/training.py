@@ -165,7 +165,7 @@ class Trainer:
     """Trains an actor-critic in the maze, on TensorFlow and JAX alike.
 
     An update plays `parallel` episodes side by side and learns from them. Playing and the gradient
-    are one compiled program; the optimizer's step follows. The episodes of update `n` depend on
+    are one compiled program, the optimizer's step is another. The episodes of update `n` depend on
     the seed, on `n` (which the optimizer counts) and on the weights alone, so that a run goes on
     exactly where it was left.
 
@@ -214,6 +214,7 @@ class Trainer:
         if not optimizer.built:
             optimizer.build(model.trainable_variables)
         self._compiled = backend.compile(self._play_and_learn)
+        self._step = backend.compiled_step(optimizer, model.trainable_variables)
         self._map = map  # compiles once, in the first update; then the threads' own
 
     @property
@@ -243,7 +244,7 @@ class Trainer:
         logs, gradients = keras.tree.map_structure(mean, *results)
         if self.threads > 1 and self._map is map:
             self._map = concurrent.futures.ThreadPoolExecutor(self.threads).map
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self._step(gradients)
         return {name: float(ops.convert_to_numpy(value)) for name, value in logs.items()}
 
     def _play_and_learn(self, trained, fixed, chance):
