@@ -43,7 +43,6 @@ def make_model(core="mnm-p"):
         "mnm-p": lambda: keras_mnm.MNM(8, 6, 2, **options),
         "mnm-g": lambda: keras_mnm.MNM(8, 6, 2, write_rule="gradient", **options),
         "plastic": lambda: keras_mnm.Plastic(8, **options),
-        "homogeneous-plastic": lambda: keras_mnm.Plastic(8, homogeneous=True, **options),
     }
     model = rl.ActorCritic(cores[core](), 4)
     model.build((None, STEPS, 12))
@@ -132,7 +131,7 @@ def test_policy_has_the_probabilities_of_the_model_and_empties_its_memory():
     np.testing.assert_allclose(chances[:, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "lstm", "plastic", "homogeneous-plastic"])
+@pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "lstm", "plastic"])
 def test_gradients_are_those_of_the_trainer(core):
     """An agent that is given the trainer's episodes, behind a boundary or twice, learns alike."""
     model = make_model(core)
