@@ -46,7 +46,7 @@ class MazeRun(Run):
                 print(file=sys.stderr)
                 kept = f"{self.folder} keeps the checkpoint of update {self.updates}"
                 raise ValueError(
-                    f"the loss or a weight is no number any more by update {trainer.updates}; "
+                    f"the loss or a weight was no longer finite by update {trainer.updates}; "
                     f"{kept if self.updates else 'nothing was kept yet'}; begin anew with a "
                     "smaller --learning-rate and another --output."
                 )
