@@ -171,6 +171,9 @@ def draw():
                 seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
                 for axis, x in zip(column, xs):
                     axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
+                    if len(values) == 2:  # a spread would tell less
+                        axis.plot(x, values.T, color=colors[model], alpha=0.5, lw=0.8)
+                        continue
                     axis.fill_between(
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
