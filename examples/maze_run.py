@@ -24,8 +24,9 @@ class MazeRun(Run):
         end = time.monotonic() + 60.0 * minutes if minutes else float("inf")
         settings = self.settings
         if self._model is None:
-            names = ("learning_rate", "steps", "clipnorm")
-            model.compile(make_optimizer(*(settings[name] for name in names)))
+            model.compile(
+                make_optimizer(settings["learning_rate"], settings["steps"], settings["clipnorm"])
+            )
             self._begin(model)
         trainer = rl.Trainer(
             self._model,

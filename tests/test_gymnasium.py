@@ -61,7 +61,7 @@ def test_impossible_actions(action):
     one.reset(seed=0)
     two.reset(seed=0)
     for environment, given in ((one, action), (two, [0, action])):
-        with pytest.raises(ValueError, match="an integer from 0 to 3|integers, one for each"):
+        with pytest.raises(ValueError, match="an integer from 0 to 3"):
             environment.step(given)
     with pytest.raises(ValueError, match="one for each of the 2 maze"):
         two.step([0, 1, 2])

@@ -13,7 +13,7 @@ except ImportError as error:
 import numpy as np
 from keras import ops
 
-from keras_mnm.rl.maze import Maze
+from keras_mnm.rl.maze import ACTIONS, Maze
 from keras_mnm.validation import integer
 
 NAME = "keras_mnm/Maze-v0"
@@ -147,7 +147,8 @@ def _one_each(actions, count):
     array = np.asarray(actions)
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
-            f"Actions are integers, one for each of the {count} maze(s). Received: {actions!r}."
+            f"An action is an integer from 0 to {len(ACTIONS) - 1}, one for each of the {count} "
+            f"maze(s). Received: {actions!r}."
         )
     return array.astype("int32")
 
