@@ -180,7 +180,6 @@ def train(args, parser):
         "discount": args.discount,
         "value": args.value,
         "concentration": args.concentration,
-        "threads": args.threads,
         "seed": args.seed,
     }
     run = MazeRun(folder, settings)
@@ -195,7 +194,7 @@ def train(args, parser):
         f"{args.parallel} side by side; results in {folder}/",
         flush=True,
     )
-    model = run.train_or_tell(model, maze, minutes=args.minutes)
+    model = run.train_or_tell(model, maze, args.threads, minutes=args.minutes)
     if model is None:
         return
     figures = measure(model, EPISODES["evaluation"], args.seed)

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import time
 
+import keras
 import numpy as np
 from keras import ops
 from trainer import Run, make_optimizer
@@ -15,8 +16,10 @@ from keras_mnm.visualize import reward_curve
 class MazeRun(Run):
     """A `trainer.Run` whose epochs are a few updates by a `keras_mnm.rl.Trainer`."""
 
-    def train(self, model, maze, minutes=None):
+    def train(self, model, maze, threads=1, minutes=None):
         """Trains to the number of episodes in the settings, or for some minutes.
+
+        The number of `threads` is no setting of the run, for it changes nothing but roundings.
 
         Returns:
             The trained model.
@@ -33,9 +36,9 @@ class MazeRun(Run):
             maze,
             self._model.optimizer,
             settings["parallel"],
-            rl.A2CWeights(settings["discount"], settings["value"], settings["concentration"]),
+            rl.A2CObjective(settings["discount"], settings["value"], settings["concentration"]),
             settings["seed"],
-            settings["threads"],
+            threads,
         )
         board = _Board(self.folder / "tensorboard")
         while trainer.updates < settings["steps"] and time.monotonic() < end:
@@ -82,6 +85,8 @@ class _Board:
         if importlib.util.find_spec("tensorflow") is not None:
             import tensorflow as tf
 
+            if keras.backend.backend() != "tensorflow":
+                tf.config.set_visible_devices([], "GPU")  # whose memory is another's
             metadata = tf.compat.v1.SummaryMetadata
             kind = metadata.PluginData(plugin_name="scalars")
             self._metadata = metadata(plugin_data=kind)

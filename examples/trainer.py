@@ -17,7 +17,7 @@ from keras_mnm.files import load_model, replacing, versions
 from keras_mnm.visualize import learning_curve
 
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
-_MODEL, _BEST = "model.keras", "best.keras"
+_MODEL, _BEST, _METRICS = "model.keras", "best.keras", "metrics.json"
 
 
 class Validation(typing.NamedTuple):
@@ -136,7 +136,8 @@ class Run:
         return self._model
 
     def _begin(self, model):
-        (self.folder / _BEST).unlink(missing_ok=True)  # of a run that kept no checkpoint
+        for name in (_BEST, _METRICS):  # of a run that kept no checkpoint
+            (self.folder / name).unlink(missing_ok=True)
         self._write(_SETTINGS, self.settings)
         self._model = model
 
@@ -176,7 +177,7 @@ class Run:
             "settings": self.settings,
             **origin(),
         }
-        self._write("metrics.json", metrics)
+        self._write(_METRICS, metrics)
         self._write_history(finished=True)
 
     def draw_curve(self, path, title):

@@ -25,7 +25,22 @@ CORES = {
     "lstm": lambda: keras.layers.LSTM(8, **OPTIONS),
     "plastic": lambda: keras_mnm.Plastic(8, **OPTIONS),
     "homogeneous": lambda: keras_mnm.Plastic(8, homogeneous=True, **OPTIONS),
+    "minimal": lambda: keras.layers.RNN(MinimalCell(), **OPTIONS),
 }
+
+
+@keras.saving.register_keras_serializable(package="test_a2c")
+class MinimalCell(keras.layers.Layer):
+    """No more than Keras asks of a cell."""
+
+    state_size = 8
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 8), regularizer="l2")
+
+    def call(self, inputs, states):
+        output = ops.tanh(ops.matmul(inputs, self.kernel) - states[0])
+        return output, output
 
 
 def make_model(core="mnm-p", features=FEATURES):
@@ -76,17 +91,29 @@ def test_losses_match_plain_loops():
     logits, values = rng.standard_normal((B, T, 4)), rng.standard_normal((B, T))
     actions, returns = rng.integers(4, size=(B, T)), rng.standard_normal((B, T))
     weights = rng.integers(2, size=(B, T)).astype(float)
-    for counts in (np.ones((B, T)), weights):
+    numbers = rng.random((B, T))
+    for mask, sample_weight in ((None, None), (weights > 0, None), (weights > 0, numbers)):
         policy = value = concentration = 0.0
+        counts = np.ones((B, T)) if mask is None else mask.astype(float)
+        weights = counts if sample_weight is None else counts * sample_weight
         for b, t in np.ndindex(B, T):
             chances = softmax(logits[b, t])
             advantage = returns[b, t] - values[b, t]
-            policy -= counts[b, t] * np.log(chances[actions[b, t]]) * advantage
-            value += counts[b, t] * advantage**2
-            concentration += counts[b, t] * (chances**2).sum()
+            policy -= weights[b, t] * np.log(chances[actions[b, t]]) * advantage
+            value += weights[b, t] * advantage**2
+            concentration += weights[b, t] * (chances**2).sum()
         expected = np.array([policy, value, concentration]) / counts.sum()
-        given = None if counts.all() else counts
-        close(list(rl.a2c_losses(logits, values, actions, returns, given)), list(expected), 1e-6)
+        found = rl.a2c_losses(logits, values, actions, returns, mask, sample_weight)
+        close(list(found), list(expected), 1e-6)
+
+
+def test_returns_of_whole_numbers_and_an_action_that_is_ruled_out():
+    assert ops.convert_to_numpy(rl.discounted_returns([[0, 0, 8]], 0.5)).tolist() == [[2, 4, 8]]
+    logits = [[0.0, 0.0, -np.inf]]
+    close(rl.log_probabilities(logits, [1]), np.log([0.5]))
+    given = [ops.convert_to_tensor(logits)]
+    function = lambda arguments: ops.sum(rl.log_probabilities(arguments[0], [1]))
+    close(keras_mnm.backend.gradient(function, given)[0], np.array([[-0.5, 0.5, 0.0]]))
 
 
 def test_gradients_are_those_of_advantage_actor_critic():
@@ -116,7 +143,20 @@ def test_actions_are_chosen_by_their_probabilities():
 
 @pytest.mark.parametrize("core", CORES)
 def test_steps_equal_the_whole_sequence(core):
-    model, x = make_model(core), observations()
+    check_steps(make_model(core))
+
+
+@pytest.mark.parametrize("core", ["mnm-p", "plastic"])
+def test_steps_equal_the_whole_sequence_under_a_mixed_policy(core):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        check_steps(make_model(core))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def check_steps(model):
+    x = observations()
     states, steps = model.get_initial_state(B), []
     for t in range(T):
         logits, values, states = model.step(x[:, t], states)
@@ -320,8 +360,8 @@ def trainer(core="mnm-p", seed=0, optimizer=None, **options):
 @pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "plastic"])
 def test_an_update_goes_down_the_slope_of_its_loss(core):
     """The change of every weight against the loss, written anew from single steps."""
-    weights = rl.A2CWeights(discount=0.8, value=0.3, concentration=0.2)
-    run = trainer(core, optimizer=keras.optimizers.SGD(1.0), weights=weights)
+    objective = rl.A2CObjective(discount=0.8, value=0.3, concentration=0.2)
+    run = trainer(core, optimizer=keras.optimizers.SGD(1.0), objective=objective)
     model, variables = run.model, run.model.trainable_variables
     chance = rl.draw_chance((0, 0), 4, 10)
     episodes = rl.rollout(model, run.maze, chance)
@@ -384,10 +424,36 @@ def test_a_run_depends_on_its_seed_alone_and_goes_on_where_it_was_left(tmp_path)
 
 
 def test_threads_change_nothing():
-    one, two = trainer("lstm", threads=1), trainer("lstm", threads=2)
+    check_threads("lstm")
+
+
+def test_threads_replay_what_they_played():
+    check_threads("mnm-p")
+
+
+def check_threads(core):
+    one, two = trainer(core, threads=1), trainer(core, threads=2)
     for _ in range(3):
         assert two.update() == pytest.approx(one.update(), rel=1e-4)
     close(two.model.get_weights(), one.model.get_weights())
+
+
+def test_regularizers_count():
+    run = trainer("minimal", optimizer="sgd")
+    penalty = 0.01 * np.square(ops.convert_to_numpy(run.model.core.cell.kernel)).sum()
+    close(run.model.regularization_loss(), penalty)
+    logs = run.update()
+    parts = logs["policy_loss"] + 0.1 * logs["value_loss"] + 0.1 * logs["concentration"]
+    assert logs["loss"] == pytest.approx(parts + penalty, rel=1e-5)
+    assert float(make_model("lstm").regularization_loss()) == 0.0
+
+
+def test_a_model_that_was_never_called_is_built_for_the_maze():
+    model = rl.ActorCritic(keras.layers.LSTM(8, **OPTIONS), num_actions=4)
+    maze = rl.Maze(episode_steps=5)
+    rewards = rl.total_rewards(model, maze, episodes=3)
+    assert len(model.weights) == 7
+    np.testing.assert_array_equal(rl.total_rewards(model, maze, episodes=3), rewards)
 
 
 def test_learns_to_find_the_goal_again():
@@ -453,17 +519,51 @@ def stacked_core():
         (lambda: rl.ActorCritic(backwards_core(), 4), "leave out go_backwards=True"),
         (lambda: rl.ActorCritic(stacked_core(), 4), "must run one cell"),
         (lambda: rl.ActorCritic(cudnn_core(), 4), "pass use_cudnn=False"),
-        (lambda: trainer(weights=rl.A2CWeights(concentration=-0.1)), "`concentration`.*-0.1"),
+        (lambda: trainer(objective=rl.A2CObjective(concentration=-0.1)), "`concentration`.*-0.1"),
         (
             lambda: trainer(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)),
             "gradient_accumulation_steps=2; leave that out",
         ),
         (lambda: make_model().build((None, 12)), r"Received shape \(None, 12\)"),
-        (lambda: trainer(weights=rl.A2CWeights(discount=2.0)), "`discount`.*2.0"),
+        (lambda: trainer(objective=rl.A2CObjective(discount=2.0)), "`discount`.*2.0"),
         (lambda: trainer(seed=-1), "`seed`.*-1"),
         (lambda: trainer(threads=3), "threads=3, parallel=4"),
+        (
+            lambda: trainer(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())),
+            "pass its inner optimizer",
+        ),
+        (lambda: rl.draw_chance((0, 2**32), 1, 1), "`seed`.*less than 2..32.*4294967296"),
+        (lambda: rl.total_rewards(None, rl.Maze(), 1, seed=-1), "`seed`.*-1"),
+        (
+            lambda: rl.rollout(None, rl.Maze(episode_steps=20), rl.draw_chance(0, 1, 30)),
+            "at most 20 steps.*30",
+        ),
     ],
 )
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def other_actions(count):
+    return rl.ActorCritic(CORES["lstm"](), count)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: other_actions(3), "the 4 actions.*Received a model of 3"),
+        (lambda: other_actions(5), "the 4 actions.*Received a model of 5"),
+        (lambda: make_model("lstm", features=16), "take the 12 numbers.*built for 16"),
+        (lambda: keras.Sequential(), "must be a keras_mnm.rl.ActorCritic.*Sequential"),
+    ],
+)
+def test_models_that_do_not_fit_the_maze(make, message):
+    maze = rl.Maze(episode_steps=5)
+    for use in (
+        lambda model: rl.rollout(model, maze, rl.draw_chance(0, 2, 5)),
+        lambda model: rl.total_rewards(model, maze, 2),
+        lambda model: rl.Trainer(model, maze, keras.optimizers.Adam(), 2),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(make())

@@ -16,7 +16,11 @@ MODULES = sorted(
 )
 
 
-OPTIONAL = {"keras_mnm.rl.tf_agents": "tf_agents", "keras_mnm.rl.gymnasium": "gymnasium"}
+OPTIONAL = {
+    "keras_mnm.rl.tf_agents": "tf_agents",
+    "keras_mnm.rl.gymnasium": "gymnasium",
+    "keras_mnm.rl.pictures": "PIL",
+}
 """Modules that need a package which not everybody installs."""
 
 

@@ -67,6 +67,18 @@ def test_impossible_actions(action):
         two.step([0, 1, 2])
 
 
+def test_no_step_without_an_episode():
+    one = keras_mnm.rl.gymnasium.MazeEnv(episode_steps=1)
+    two = keras_mnm.rl.gymnasium.VectorMazeEnv(2)
+    for use in (lambda: one.step(0), one.render, lambda: two.step([0, 1])):
+        with pytest.raises(gymnasium.error.ResetNeeded, match="call `reset`"):
+            use()
+    one.reset(seed=0)
+    assert one.step(0)[2]
+    with pytest.raises(gymnasium.error.ResetNeeded, match="the last one is over"):
+        one.step(0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

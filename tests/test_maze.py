@@ -184,12 +184,22 @@ def test_impossible_actions(action):
         maze.step(maze.reset([0.1, 0.2]), [0, action], [0.0, 0.0])
 
 
+@pytest.mark.parametrize("actions", [[0.0, 1.7], [1], 1, [[0, 1]]])
+def test_not_one_action_for_each_maze(actions):
+    maze = Maze()
+    state = maze.reset([0.1, 0.2])
+    for given in (actions, ops.convert_to_tensor(actions)):
+        with pytest.raises(ValueError, match="one for each of the 2 maze.*Received"):
+            maze.step(state, given, [0.0, 0.0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"size": 9}, "`size` must be 7, 11, 15.*size=9"),
         ({"size": 3}, "`size`.*at least 7.*size=3"),
         ({"episode_steps": 0}, "`episode_steps`.*0"),
+        ({"previous_action": "yes"}, "`previous_action`.*False, True.*'yes'"),
     ],
 )
 def test_impossible_mazes(options, message):

@@ -1,6 +1,7 @@
 """The maze and the actor-critic in TF-Agents."""
 
 import importlib.util
+import warnings
 
 import keras
 import numpy as np
@@ -17,10 +18,12 @@ import keras_mnm
 from keras_mnm import rl
 from keras_mnm.rl import tf_agents
 
-with tf_agents.warnings.catch_warnings():
-    tf_agents.warnings.simplefilter("ignore")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
     from tf_agents.drivers.dynamic_step_driver import DynamicStepDriver
     from tf_agents.metrics.tf_metrics import AverageReturnMetric
+    from tf_agents.networks.q_network import QNetwork
+    from tf_agents.networks.q_rnn_network import QRnnNetwork
     from tf_agents.policies.policy_saver import PolicySaver
     from tf_agents.replay_buffers.tf_uniform_replay_buffer import TFUniformReplayBuffer
     from tf_agents.specs import tensor_spec
@@ -51,12 +54,12 @@ def make_model(core="mnm-p"):
     return model
 
 
-def make_agent(model, environment, **options):
+def make_agent(model, environment, optimizer=None, **options):
     return tf_agents.A2CAgent(
         environment.time_step_spec(),
         environment.action_spec(),
         model,
-        keras.optimizers.Adam(0.01),
+        optimizer or keras.optimizers.Adam(0.01),
         train_step_counter=tf.Variable(0, dtype=tf.int64),
         **options,
     )
@@ -224,6 +227,49 @@ def test_action_specs_that_do_not_fit(spec):
         tf_agents.ActorCriticNetwork(observation, spec, make_model("lstm"))
 
 
+@pytest.mark.parametrize(
+    "spec", [tf.TensorSpec((3, 4)), {"seen": tf.TensorSpec((12,))}, tf.TensorSpec((None,))]
+)
+def test_observation_specs_that_do_not_fit(spec):
+    with pytest.raises(ValueError, match="one shape .features,.*Received the spec"):
+        tf_agents.ActorCriticNetwork(spec, make_environment().action_spec(), make_model("lstm"))
+
+
+def test_models_and_optimizers_that_do_not_fit():
+    environment = make_environment()
+    with pytest.raises(ValueError, match="must be a keras_mnm.rl.ActorCritic"):
+        tf_agents.policy("dictionary-4x1-mnm-p", environment)
+    with pytest.raises(ValueError, match="the 12 numbers.*built for 16"):
+        model = rl.ActorCritic(keras.layers.GRU(4, return_sequences=True, return_state=True), 4)
+        model.build((None, None, 16))
+        tf_agents.policy(model, environment)
+    with pytest.raises(ValueError, match="Could not interpret optimizer"):
+        make_agent(make_model("lstm"), environment, optimizer=tf.compat.v1.train.AdamOptimizer())
+    with pytest.raises(ValueError, match="pass its inner optimizer"):
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+        make_agent(make_model("lstm"), environment, optimizer=optimizer)
+
+
+def test_networks_of_tf_agents_have_weights():
+    environment = make_environment()
+    specs = environment.observation_spec(), environment.action_spec()
+    for network in (QNetwork(*specs), QRnnNetwork(*specs, lstm_size=(4,))):
+        network.create_variables()
+        assert len(network.trainable_variables) >= 4
+
+
+def test_a_trajectory_of_unknown_length():
+    environment = make_environment()
+    agent = make_agent(make_model("lstm"), environment)
+    trajectory = collect(environment, agent.collect_policy, STEPS)
+    unknown = tf.nest.map_structure(
+        lambda x: tf.TensorSpec((B, None, *x.shape[2:]), x.dtype), trajectory
+    )
+    for learn in (agent.train, agent.loss):
+        with pytest.raises(ValueError, match="of known length.*None"):
+            tf.function(learn).get_concrete_function(unknown)
+
+
 def test_actions_have_the_dtype_of_their_spec():
     environment = make_environment()
     spec = tensor_spec.BoundedTensorSpec((), tf.int64, 0, 3)
@@ -240,7 +286,7 @@ def test_actions_have_the_dtype_of_their_spec():
 
 def test_weights_are_checked():
     with pytest.raises(ValueError, match="`value`.*-1"):
-        make_agent(make_model("lstm"), make_environment(), weights=rl.A2CWeights(value=-1))
+        make_agent(make_model("lstm"), make_environment(), objective=rl.A2CObjective(value=-1))
 
 
 def test_a_cut_episode_is_bootstrapped_and_weights_count():
@@ -255,7 +301,10 @@ def test_a_cut_episode_is_bootstrapped_and_weights_count():
         total += (returns - values[:, t].numpy()) ** 2 / 3
     assert float(agent.loss(cut).extra["value_loss"]) == pytest.approx(total.mean(), rel=1e-4)
     weighted = agent.loss(cut, weights=tf.constant([0.0, 1.0, 0.0, 0.0])).extra
-    assert float(weighted["value_loss"]) == pytest.approx(total[1], rel=1e-4)
+    assert float(weighted["value_loss"]) == pytest.approx(total[1] / 4, rel=1e-4)
+    for weights in (0.5, tf.fill((B, 4), 0.5)):
+        halved = agent.loss(cut, weights=tf.constant(weights)).extra
+        assert float(halved["value_loss"]) == pytest.approx(total.mean() / 2, rel=1e-4)
 
 
 def test_a_trajectory_that_begins_within_an_episode_is_refused():

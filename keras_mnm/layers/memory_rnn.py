@@ -9,8 +9,8 @@ from keras_mnm.precision import at_least_float32
 class MemoryRNN(keras.layers.RNN):
     """A recurrent layer that makes its cell by itself and can run it faster than a plain loop.
 
-    What `MNM` and `SALU` have in common. A subclass names its cell's class, has `_can_fuse`, which
-    tells whether its fast form fits, and `_fused_loop`, which is that form.
+    What `MNM`, `SALU` and `Plastic` have in common. A subclass names its cell's class, has
+    `_can_fuse`, which tells whether its fast form fits, and `_fused_loop`, which is that form.
     """
 
     def __init_subclass__(cls, cell_class=None, **kwargs):

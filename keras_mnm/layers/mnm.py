@@ -188,7 +188,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         )
 
     def play(self, observe, act, world, chance, features):
-        """Runs the fused form on inputs that hang on the outputs before, from the initial state.
+        """Runs the fused form on inputs that depend on the outputs before, from the initial state.
 
         Args:
             observe: A function from the world's state to the step's inputs, `[B, features]`.

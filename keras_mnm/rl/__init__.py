@@ -8,9 +8,9 @@ from keras_mnm.rl.actor_critic import ActorCritic
 from keras_mnm.rl.maze import ACTIONS, Maze, MazeState
 from keras_mnm.rl.returns import A2CLosses, a2c_losses, discounted_returns, log_probabilities
 from keras_mnm.rl.training import (
-    A2CWeights,
+    A2CObjective,
     Chance,
-    Episodes,
+    Rollout,
     Trainer,
     choose,
     draw_chance,
@@ -21,12 +21,12 @@ from keras_mnm.rl.training import (
 __all__ = [
     "ACTIONS",
     "A2CLosses",
-    "A2CWeights",
+    "A2CObjective",
     "ActorCritic",
     "Chance",
-    "Episodes",
     "Maze",
     "MazeState",
+    "Rollout",
     "Trainer",
     "a2c_losses",
     "choose",

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.layers.mnm import MNM
 from keras_mnm.layers.mnm_cell import MNMCell
 from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import integer
@@ -18,6 +19,9 @@ class ActorCritic(keras.Model):
     Calling the model runs the core over a sequence, in its fast form; `step` runs the core's cell
     once. Both have the same weights, and the same numbers but for rounding. The states are the
     core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
+
+    Training adds the losses of the weights' regularizers; a dropout of the core has no effect, for
+    what is learned from has to be what was played.
 
     Args:
         core: A recurrent Keras layer that runs one cell forwards, with `return_sequences=True` and
@@ -50,7 +54,8 @@ class ActorCritic(keras.Model):
     """
 
     def __init__(self, core, num_actions, **kwargs):
-        super().__init__(**kwargs)
+        # Observations reach the core as `step` gives them to its cell, whatever the policy's dtype.
+        super().__init__(autocast=False, **kwargs)
         if not (getattr(core, "return_sequences", False) and getattr(core, "return_state", False)):
             raise ValueError(
                 "`core` must be a recurrent layer that returns all its outputs and its states: "
@@ -87,12 +92,9 @@ class ActorCritic(keras.Model):
         self._observations_shape = tuple(observations_shape)
         if not self.core.built:  # as it is when it was loaded
             self.core.build(observations_shape)
-        self.policy.build((None, None, self._units))
-        self.value.build((None, None, self._units))
-
-    @property
-    def _units(self):
-        return keras.tree.flatten(self.core.cell.output_size)[0]
+        outputs_shape = self.core.compute_output_shape(observations_shape)[0]
+        self.policy.build(outputs_shape)
+        self.value.build(outputs_shape)
 
     @property
     def state_size(self):
@@ -101,7 +103,7 @@ class ActorCritic(keras.Model):
 
     def get_initial_state(self, batch_size):
         """The states at an episode's start."""
-        return keras.tree.flatten(self.core.cell.get_initial_state(batch_size=batch_size))
+        return keras.tree.flatten(self.core.get_initial_state(batch_size))
 
     def call(self, observations, states=None, present=None):
         if states is None:
@@ -139,10 +141,10 @@ class ActorCritic(keras.Model):
     def step(self, observations, states):
         """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
         outputs, states = self.core.cell(observations, list(states))
-        return *self._heads(outputs), list(states)
+        return *self._heads(outputs), keras.tree.flatten(states)
 
     def play(self, observe, act, world, chance, features):
-        """Plays whole episodes: each step's observations hang on what was done before.
+        """Plays whole episodes: each step's observations depend on what was done before.
 
         Args:
             observe: A function from the world's state to observations `[B, features]`.
@@ -155,7 +157,7 @@ class ActorCritic(keras.Model):
         Returns:
             The results, `[T, B, ...]`, and a tape for `replaying`, None if the core has none.
         """
-        if hasattr(self.core, "play"):
+        if isinstance(self.core, MNM):
             act_on_output = lambda world, output, chance: act(world, self.policy(output), chance)
             played = self.core.play(observe, act_on_output, world, chance, features)
             if played is not None:
@@ -201,6 +203,11 @@ class ActorCritic(keras.Model):
         weight = getattr(self.core, "meta_loss_weight", 1.0)
         return ops.cast(weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0)), dtype)
 
+    def regularization_loss(self):
+        """The sum of the losses of the weights' regularizers, a scalar; zero without any."""
+        losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer]
+        return sum(losses, ops.zeros((), self.policy.compute_dtype))
+
     @property
     def _has_meta_objective(self):
         return isinstance(self.core.cell, MNMCell)
@@ -224,6 +231,30 @@ class ActorCritic(keras.Model):
     def from_config(cls, config):
         core = keras.saving.deserialize_keras_object(config["core"])
         return cls(**{**config, "core": core})
+
+
+def fitted(model, observations_shape, num_actions=None):
+    """An `ActorCritic`, built for what it acts in, or a ValueError where it is for another one."""
+    if not isinstance(model, ActorCritic):
+        raise ValueError(
+            f"`model` must be a keras_mnm.rl.ActorCritic. Received: {model!r}; put a recurrent "
+            "layer into one, ActorCritic(layer, num_actions=...)."
+        )
+    if num_actions not in (None, model.num_actions):
+        raise ValueError(
+            f"The model must have the {num_actions} actions of what it acts in. Received a model "
+            f"of {model.num_actions}; make the ActorCritic with num_actions={num_actions}."
+        )
+    if not model.built:
+        model.build(observations_shape)
+    size = model.get_build_config()["observations_shape"][-1]
+    if size != observations_shape[-1]:
+        raise ValueError(
+            f"The model must take the {observations_shape[-1]} numbers that are seen at a step. "
+            f"Received one that was built for {size}; make a new one, which is built for what it "
+            "acts in, or give it the environment that it was made for."
+        )
+    return model
 
 
 def _has_flat_states(core):

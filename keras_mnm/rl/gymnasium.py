@@ -13,7 +13,7 @@ except ImportError as error:
 import numpy as np
 from keras import ops
 
-from keras_mnm.rl.maze import ACTIONS, Maze
+from keras_mnm.rl.maze import Maze
 from keras_mnm.validation import integer
 
 NAME = "keras_mnm/Maze-v0"
@@ -42,6 +42,7 @@ class MazeEnv(gymnasium.Env):
     def __init__(self, render_mode=None, **kwargs):
         self.maze = Maze(**kwargs)
         self.render_mode = _render_mode(render_mode, self.metadata["render_modes"])
+        self._state = None
         size = self.maze.observation_size
         low, high = np.zeros(size, "float32"), np.ones(size, "float32")
         low[9], high[9] = -0.1, 10.0  # the last reward
@@ -56,8 +57,9 @@ class MazeEnv(gymnasium.Env):
 
     def step(self, action):
         """One step: observation, reward, whether the episode is over, False, and an empty dict."""
-        action = _one_each([action], 1)
-        self._state = self.maze.step(self._state, action, self._uniform())
+        if self._state is None or int(self._state.steps[0]) == self.maze.episode_steps:
+            raise _must_reset()
+        self._state = self.maze.step(self._state, [action], self._uniform())
         done = int(self._state.steps[0]) >= self.maze.episode_steps
         return self._observation(), float(self._state.reward[0]), done, False, {}
 
@@ -65,6 +67,8 @@ class MazeEnv(gymnasium.Env):
         """The maze as an array `[height, width, 3]`."""
         from keras_mnm.rl.pictures import frame
 
+        if self._state is None:
+            raise _must_reset()
         cells = int(self._state.goal[0]), [int(self._state.agent[0])]
         return np.asarray(frame(self.maze, *cells))
 
@@ -100,6 +104,7 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
     def __init__(self, num_envs=1, render_mode=None, **kwargs):
         self.num_envs = integer("num_envs", num_envs)
         self.render_mode = _render_mode(render_mode, [])
+        self._state = None
         one = MazeEnv(**kwargs)
         self.maze = one.maze
         self.single_observation_space = one.observation_space
@@ -116,10 +121,11 @@ class VectorMazeEnv(gymnasium.vector.VectorEnv):
 
     def step(self, actions):
         """One step in every maze; arrays as in `MazeEnv.step`."""
+        if self._state is None:
+            raise _must_reset()
         if int(self._state.steps[0]) == self.maze.episode_steps:
             self._state = self.maze.reset(self._uniform())
         else:
-            actions = _one_each(actions, self.num_envs)
             self._state = self.maze.step(self._state, actions, self._uniform())
         done = ops.convert_to_numpy(self._state.steps) == self.maze.episode_steps
         reward = ops.convert_to_numpy(self._state.reward).astype("float64")
@@ -142,15 +148,11 @@ def _render_mode(mode, modes):
     return mode
 
 
-def _one_each(actions, count):
-    """int32 `[count]`, or a ValueError when these are no such integers."""
-    array = np.asarray(actions)
-    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"An action is an integer from 0 to {len(ACTIONS) - 1}, one for each of the {count} "
-            f"maze(s). Received: {actions!r}."
-        )
-    return array.astype("int32")
+def _must_reset():
+    return gymnasium.error.ResetNeeded(
+        "No episode has begun, or the last one is over: call `reset` before the next `step` or "
+        "`render`."
+    )
 
 
 gymnasium.register(

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnm import backend
-from keras_mnm.validation import integer
+from keras_mnm.validation import integer, one_of
 
 ACTIONS = ("up", "down", "left", "right")
 _MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -70,7 +70,7 @@ class Maze:
             )
         self.size = size
         self.episode_steps = integer("episode_steps", episode_steps)
-        self.previous_action = previous_action
+        self.previous_action = one_of("previous_action", previous_action, (False, True))
         self.walls = _walls(size)
         """Which cells are wall, bool `[size, size]`."""
         self.free_cells = np.flatnonzero(~self.walls).astype("int32")
@@ -108,14 +108,10 @@ class Maze:
             The new `MazeState`, with the reward in it.
 
         Raises:
-            ValueError: An action that is not there (unless compiled, when it cannot be read).
+            ValueError: Not one integer for each maze, or an action that is not there (unless
+                compiled, when it cannot be read).
         """
-        action = ops.cast(action, "int32")
-        if backend.is_concrete(action) and not ops.all((action >= 0) & (action < self.num_actions)):
-            raise ValueError(
-                f"An action is an integer from 0 to {self.num_actions - 1}, an index into "
-                f"{ACTIONS}. Received: {ops.convert_to_numpy(action).tolist()}."
-            )
+        action = self._checked(action, state.agent)
         target = ops.take(self._targets, state.agent * self.num_actions + action)
         at_goal = ops.equal(target, state.goal)
         wall = ops.cast(ops.equal(target, state.agent), "float32")
@@ -130,6 +126,19 @@ class Maze:
         if self.previous_action:
             rest.append(ops.one_hot(state.action, self.num_actions, dtype="float32"))
         return ops.concatenate([ops.take(self._patches, state.agent, axis=0), *rest], axis=-1)
+
+    def _checked(self, given, agent):
+        """The actions as int32 `[B]`, or a ValueError."""
+        action = given if ops.is_tensor(given) else np.asarray(given)
+        if "int" in str(action.dtype) and tuple(action.shape) in (tuple(agent.shape), (None,)):
+            action = ops.cast(action, "int32")
+            there = (action >= 0) & (action < self.num_actions)
+            if not backend.is_concrete(action) or ops.all(there):
+                return action
+        raise ValueError(
+            f"An action is an integer from 0 to {self.num_actions - 1}, an index into {ACTIONS}, "
+            f"one for each of the {agent.shape[0]} maze(s). Received: {given!r}."
+        )
 
     def _free_cell(self, uniform):
         count = len(self.free_cells)

@@ -1,7 +1,5 @@
 """Pictures of the maze (Fig. 7), by Pillow, which comes with the extra `viz`."""
 
-import pathlib
-
 from keras import ops
 
 from keras_mnm.files import replacing
@@ -18,9 +16,16 @@ def maze_picture(maze, path, goal, agent=None):
         path: The PNG file.
         goal: The goal's cell.
         agent: The agent's cell. Defaults to the centre, where it starts.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mnm.rl import Maze, pictures
+    >>> maze, folder = Maze(), pathlib.Path(tempfile.mkdtemp())
+    >>> pictures.maze_picture(maze, folder / "maze.png", goal=maze.free_cells[0])
     """
     agent = maze.centre if agent is None else agent
-    with replacing(pathlib.Path(path)) as temporary:
+    with replacing(path) as temporary:
         frame(maze, int(goal), [int(agent)]).save(temporary)
 
 
@@ -29,26 +34,48 @@ def episode_animation(maze, episodes, path, index=0, milliseconds=80):
 
     Args:
         maze: A `Maze`.
-        episodes: `Episodes`.
+        episodes: A `keras_mnm.rl.Rollout`.
         path: The GIF file.
         index: Which of the episodes. Defaults to `0`.
         milliseconds: How long a step is shown. Defaults to `80`.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_mnm.rl import Maze, draw_chance, pictures, rollout
+    >>> maze, folder = Maze(), pathlib.Path(tempfile.mkdtemp())
+    >>> episodes = rollout(None, maze, draw_chance(0, batch_size=1, steps=20))
+    >>> pictures.episode_animation(maze, episodes, folder / "episode.gif")
     """
     agents = ops.convert_to_numpy(episodes.agents)[index].tolist()
     rewards = ops.convert_to_numpy(episodes.rewards)[index].cumsum().tolist()
     goal = int(ops.convert_to_numpy(episodes.goals)[index])
     frames = [
         frame(maze, goal, agents[max(0, t - 3) : t + 1], f"step {t}   reward {earned:.1f}")
-        for t, earned in enumerate([0.0, *rewards[:-1]])
+        for t, earned in enumerate([0.0, *rewards])
     ]
-    with replacing(pathlib.Path(path)) as temporary:
+    with replacing(path) as temporary:
         frames[0].save(
             temporary, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
         )
 
 
 def frame(maze, goal, trail, caption=""):
-    """The maze as a `PIL.Image`, with the agent in the last cell of its trail."""
+    """The maze as a `PIL.Image`, with the agent in the last cell of its trail.
+
+    Args:
+        maze: A `Maze`.
+        goal: The goal's cell.
+        trail: List of cells, the agent's and before it those where it was.
+        caption: What to write below. Defaults to nothing.
+
+    Example:
+
+    >>> from keras_mnm.rl import Maze, pictures
+    >>> maze = Maze()
+    >>> pictures.frame(maze, goal=12, trail=[maze.centre]).size
+    (352, 352)
+    """
     from PIL import Image, ImageDraw
 
     side = maze.size * _SCALE

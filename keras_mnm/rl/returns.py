@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import keras
 from keras import ops
 
 from keras_mnm import backend
@@ -39,6 +40,8 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
     [[2.0, 4.0, 8.0]]
     """
     rewards = ops.convert_to_tensor(rewards)
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(rewards.dtype)):
+        rewards = ops.cast(rewards, keras.config.floatx())
     discounts = ops.ones_like(rewards) if discounts is None else ops.cast(discounts, rewards.dtype)
     if final_value is None:
         final_value = ops.zeros_like(rewards[:, 0])
@@ -56,11 +59,13 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
 
 def log_probabilities(logits, actions):
     """`log π(a)` of the actions taken, in the shape of `actions`."""
-    chosen = ops.one_hot(actions, logits.shape[-1], dtype=logits.dtype)
-    return ops.sum(chosen * ops.log_softmax(logits), axis=-1)
+    logits = ops.convert_to_tensor(logits)
+    chosen = ops.one_hot(actions, logits.shape[-1], dtype="bool")
+    # Not their product: an action ruled out by a logit of -inf would make it NaN.
+    return ops.sum(ops.where(chosen, ops.log_softmax(logits), 0.0), axis=-1)
 
 
-def a2c_losses(logits, values, actions, returns, weights=None):
+def a2c_losses(logits, values, actions, returns, mask=None, sample_weight=None):
     """The losses of advantage actor-critic for whole sequences.
 
     The last of them takes the place of an entropy bonus, after Miconi et al. 2018.
@@ -70,7 +75,9 @@ def a2c_losses(logits, values, actions, returns, weights=None):
         values: `[B, T]`, of the critic.
         actions: Integers `[B, T]`.
         returns: `[B, T]`.
-        weights: `[B, T]`, how much a step counts in the means. Defaults to ones.
+        mask: Boolean `[B, T]`, the steps that the means are taken over. Defaults to all.
+        sample_weight: `[B, T]`, what the losses of each step are multiplied by, as in Keras's
+            losses. Defaults to ones.
 
     Returns:
         `A2CLosses` of three scalars.
@@ -83,11 +90,12 @@ def a2c_losses(logits, values, actions, returns, weights=None):
     [1.386, 4.0, 0.5]
     """
     logits, values = ops.convert_to_tensor(logits), ops.convert_to_tensor(values)
-    weights = ops.ones_like(values) if weights is None else ops.cast(weights, values.dtype)
-    # A batch that holds no step that counts has no loss, rather than NaN.
-    total = ops.maximum(ops.sum(weights), 1e-6)
+    weights = ops.ones_like(values) if mask is None else ops.cast(mask, values.dtype)
+    count = ops.maximum(ops.sum(weights), 1.0)  # without any step the loss is zero, not NaN
+    if sample_weight is not None:
+        weights *= ops.cast(sample_weight, values.dtype)
     advantage = ops.cast(returns, values.dtype) - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)
     parts = policy, ops.square(advantage), concentration
-    return A2CLosses(*(ops.sum(weights * part) / total for part in parts))
+    return A2CLosses(*(ops.sum(weights * part) / count for part in parts))

@@ -1,10 +1,11 @@
 """The maze and the actor-critic for TF-Agents (needs the extra `rl`)."""
 
+import importlib
 import os
+import sys
 import warnings
 
 import keras
-import numpy as np
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -13,10 +14,14 @@ if keras.backend.backend() != "tensorflow":
         "train with keras_mnm.rl.Trainer, whose weights this module's policies take."
     )
 
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TF-Agents is Keras 2 code
+# TF-Agents is Keras 2 code. TensorFlow, which Keras has imported, would still give it Keras 3
+# where it imports `tensorflow.keras`, and its networks would have no weights.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TF-Agents and TFP use what Python has deprecated
+        legacy_keras = importlib.import_module("tf_keras.api._v2.keras")
+        sys.modules.setdefault("tensorflow.keras", legacy_keras)
         import tensorflow_probability as tfp
         from tf_agents.agents import tf_agent
         from tf_agents.environments import tf_environment
@@ -34,13 +39,16 @@ import tensorflow as tf
 
 from keras_mnm import backend
 from keras_mnm.models import from_preset
-from keras_mnm.rl.actor_critic import ActorCritic
+from keras_mnm.rl.actor_critic import fitted
 from keras_mnm.rl.maze import Maze, MazeState
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
-from keras_mnm.rl.training import A2CWeights
+from keras_mnm.rl.training import A2CObjective, prepared_optimizer
 from keras_mnm.validation import integer
 
-if "tf_keras" not in network.Network.__mro__[1].__module__:
+__all__ = ["A2CAgent", "ActorCriticNetwork", "MazeEnvironment", "policy"]
+
+legacy = network.Network.__mro__[1], tf.keras.layers.Layer
+if not all(layer.__module__.startswith("tf_keras.") for layer in legacy):
     raise ImportError(
         "TF-Agents has loaded Keras 3, with which it fails in silence. Import "
         "keras_mnm.rl.tf_agents before anything touches tf.keras, or set the environment variable "
@@ -108,21 +116,20 @@ class ActorCriticNetwork(network.Network):
     The states of samples at an episode's first step are put back to its start, for MNM to φ_0.
 
     Args:
-        observation_spec: The spec of the observations.
+        observation_spec: The spec of the observations, of shape `(features,)`.
         action_spec: The spec of the actions, one integer from 0 to the model's `num_actions` - 1.
         model: A `keras_mnm.rl.ActorCritic`; a copy of the network has fresh weights.
         name: Name of the network.
     """
 
     def __init__(self, observation_spec, action_spec, model, name="ActorCriticNetwork"):
+        model = fitted(model, (None, None, _features(observation_spec)))
         _check_action_spec(action_spec, model.num_actions)
         states = model.get_initial_state(1)
         states = [tf.TensorSpec(state.shape[1:], state.dtype) for state in states]
         super().__init__(observation_spec, state_spec=states, name=name)
         self.model = model
         self._action_dtype = action_spec.dtype
-        if not model.built:
-            model.build((None, None, observation_spec.shape[-1]))
         # Keras 3 hides its variables from tf.Module: TF-Agents finds them here.
         self._mirror = [variable.value for variable in model.variables]
 
@@ -135,8 +142,18 @@ class ActorCriticNetwork(network.Network):
 
     def copy(self, **kwargs):
         """A network of the same sizes with weights of its own."""
-        model = ActorCritic.from_config(self.model.get_config())
+        model = type(self.model).from_config(self.model.get_config())
         return type(self)(**{**self._saved_kwargs, "model": model, **kwargs})
+
+
+def _features(spec):
+    """The size of observations by their spec, or a ValueError where they are no vectors."""
+    if isinstance(spec, tf.TensorSpec) and spec.shape.rank == 1 and spec.shape[0]:
+        return spec.shape[0]
+    raise ValueError(
+        f"An ActorCritic takes observations of one shape (features,). Received the spec {spec}; "
+        "flatten the environment's observations into one vector."
+    )
 
 
 def _check_action_spec(spec, num_actions):
@@ -146,7 +163,7 @@ def _check_action_spec(spec, num_actions):
         and spec.shape.rank == 0
         and spec.dtype.is_integer
         and None not in bounds
-        and [int(np.asarray(bound)) for bound in bounds] == [0, num_actions - 1]
+        and [int(bound) for bound in bounds] == [0, num_actions - 1]
     )
     if not fits:
         raise ValueError(
@@ -196,12 +213,16 @@ class A2CAgent(tf_agent.TFAgent):
     but for the critic's value there. So is an episode that was ended by a time limit (its last
     discount is not 0), by the critic's value at the boundary after it.
 
+    The `weights` of `train` and `loss`, a number, one for each sample or for each step, multiply
+    the losses of actor and critic, which stay means over all steps; the meta objective and the
+    weights' regularizers do without them.
+
     Args:
         time_step_spec: The spec of the environment's time steps.
         action_spec: The spec of its actions, one integer.
         model: A `keras_mnm.rl.ActorCritic`, or the name of a preset.
-        optimizer: A Keras optimizer.
-        weights: `keras_mnm.rl.A2CWeights`. Defaults to `A2CWeights()`.
+        optimizer: A Keras optimizer or the name of one, that takes a step in every update.
+        objective: `keras_mnm.rl.A2CObjective`. Defaults to `A2CObjective()`.
         train_step_counter: A `tf.Variable` that counts updates. Defaults to the global step.
         **kwargs: `debug_summaries`, `enable_summaries` of `TFAgent`.
 
@@ -225,13 +246,12 @@ class A2CAgent(tf_agent.TFAgent):
         action_spec,
         model,
         optimizer,
-        weights=None,
+        objective=None,
         train_step_counter=None,
         **kwargs,
     ):
         self.model = from_preset(model) if isinstance(model, str) else model
-        self.weights = (A2CWeights() if weights is None else weights).checked()
-        self.optimizer = optimizer
+        self.objective = (A2CObjective() if objective is None else objective).checked()
         net = ActorCriticNetwork(time_step_spec.observation, action_spec, self.model)
         draws = actor_policy.ActorPolicy(time_step_spec, action_spec, net)
         super().__init__(
@@ -243,10 +263,11 @@ class A2CAgent(tf_agent.TFAgent):
             train_step_counter=train_step_counter,
             **kwargs,
         )
-        optimizer.build(self.model.trainable_variables)
+        trained = self.model.trainable_variables
+        self.optimizer = prepared_optimizer(optimizer, trained)
         # For the Checkpointer, as in the network.
-        self._mirror = [v.value for v in (*self.model.variables, *optimizer.variables)]
-        self._step = backend.compiled_step(optimizer, self.model.trainable_variables)
+        self._mirror = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        self._step = backend.compiled_step(self.optimizer, trained)
         self._whole = backend.compile(self._run_whole)
         # XLA does not take the gradient of a loop over a cell that splits.
         self._by_step = tf.function(self._run_by_step, autograph=False)
@@ -263,13 +284,14 @@ class A2CAgent(tf_agent.TFAgent):
         return tf_agent.LossInfo(loss, parts)
 
     def _loss(self, experience, weights=None, training=False):
+        _check_length(experience)
         _check_begins(experience.is_boundary(), experience.is_first())
         loss, parts = self._losses(self.model.call_with_resets, experience, weights)
         return tf_agent.LossInfo(loss, parts)
 
     def _gradients(self, experience, weights):
-        boundary = experience.is_boundary()
-        first = experience.is_first()
+        _check_length(experience)
+        boundary, first = experience.is_boundary(), experience.is_first()
         _check_begins(boundary, first)
         begun = tf.cumsum(tf.cast(~boundary, tf.int32), axis=1, exclusive=True) > 0
         arguments = experience._replace(policy_info=()), weights
@@ -314,13 +336,23 @@ class A2CAgent(tf_agent.TFAgent):
         bootstrap = tf.concat([boundary[:, :-1], goes_on], axis=1)
         rewards = tf.where(bootstrap, tf.stop_gradient(values), rewards)
         discounts = tf.where(bootstrap, tf.zeros_like(discounts), discounts)
-        returns = discounted_returns(rewards, self.weights.discount, discounts=discounts)
-        counts = tf.cast(~bootstrap, values.dtype)
+        returns = discounted_returns(rewards, self.objective.discount, discounts=discounts)
         if weights is not None:
-            weights = tf.cast(weights, counts.dtype)
-            counts *= tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights
-        losses = a2c_losses(logits, values, experience.action, returns, counts)
-        return self.weights.loss(losses, self.model.meta_loss(states))
+            weights = tf.convert_to_tensor(weights)
+            weights = tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights
+        losses = a2c_losses(logits, values, experience.action, returns, ~bootstrap, weights)
+        extra = self.model.meta_loss(states), self.model.regularization_loss()
+        return self.objective.loss(losses, *extra)
+
+
+def _check_length(experience):
+    shape = experience.step_type.shape
+    if shape.rank != 2 or shape[1] is None:
+        raise ValueError(
+            "An A2CAgent learns from trajectories [B, T] of known length. Received step types of "
+            f"shape {shape}; in a tf.function, set it with tf.ensure_shape, or call `train` "
+            "outside of one, for it compiles itself."
+        )
 
 
 def _check_begins(boundary, first):

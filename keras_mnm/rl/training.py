@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.rl.actor_critic import fitted
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.validation import integer, number
 
@@ -26,7 +27,7 @@ class Chance(NamedTuple):
     """`[T, B]`, see `Maze.step`."""
 
 
-class Episodes(NamedTuple):
+class Rollout(NamedTuple):
     """`B` whole episodes."""
 
     observations: object
@@ -42,12 +43,15 @@ class Episodes(NamedTuple):
 
 
 def draw_chance(seed, batch_size, steps):
-    """The `Chance` of `batch_size` episodes by a seed (an integer, or a tuple of them).
+    """The `Chance` of `batch_size` episodes by a seed, an integer under 2**32 or a tuple of them.
 
     >>> from keras_mnm.rl import draw_chance
     >>> draw_chance((0, 7), batch_size=2, steps=5).actions.shape
     (5, 2)
     """
+    for part in seed if isinstance(seed, tuple) else (seed,):
+        if integer("seed", part, minimum=0) >= 2**32:  # NumPy would take it for several
+            raise ValueError(f"`seed` must be less than 2**32. Received: seed={part}.")
     rng = np.random.default_rng(seed)
     return Chance(rng.random(batch_size, "float32"), *rng.random((2, steps, batch_size), "float32"))
 
@@ -60,15 +64,15 @@ def choose(logits, uniform):
 
 
 def rollout(model, maze, chance):
-    """Plays whole episodes.
+    """Plays episodes from their beginning.
 
     Args:
         model: An `ActorCritic`; or None, for the policy that chooses all actions alike.
         maze: A `Maze`.
-        chance: A `Chance`.
+        chance: A `Chance` of at most as many steps as an episode has.
 
     Returns:
-        `Episodes`.
+        A `Rollout`.
 
     Example:
 
@@ -77,11 +81,18 @@ def rollout(model, maze, chance):
     >>> episodes.rewards.shape == (3, 250)
     True
     """
+    if chance.actions.shape[0] > maze.episode_steps:
+        raise ValueError(
+            f"`chance` must be of at most {maze.episode_steps} steps, an episode's. Received one "
+            f"of {chance.actions.shape[0]}; draw less, or make the Maze with more `episode_steps`."
+        )
+    if model is not None:
+        _fitted(model, maze)
     return _play(model, maze, chance)[0]
 
 
 def _play(model, maze, chance):
-    """`Episodes`, and the model's tape of them."""
+    """A `Rollout`, and the model's tape of it."""
 
     def act(mazes, logits, uniform):
         actions = choose(logits, uniform[:, 0])
@@ -99,7 +110,7 @@ def _play(model, maze, chance):
         fixed = [(v, ops.stop_gradient(v.value)) for v in model.variables]
         with keras.StatelessScope(fixed):
             steps, tape = model.play(maze.observe, act, mazes, uniform, maze.observation_size)
-    return Episodes(*(ops.swapaxes(x, 0, 1) for x in steps), mazes.goal), tape
+    return Rollout(*(ops.swapaxes(x, 0, 1) for x in steps), mazes.goal), tape
 
 
 def total_rewards(model, maze, episodes, seed=0, parallel=100):
@@ -110,7 +121,8 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
         maze: A `Maze`.
         episodes: Positive integer, the number of episodes.
         seed: Of the episodes, which are others than those of any `Trainer`. Defaults to `0`.
-        parallel: Positive integer, episodes side by side. Defaults to `100`.
+        parallel: Positive integer, episodes side by side, which are others by this number, too.
+            Defaults to `100`.
 
     Example:
 
@@ -118,6 +130,8 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
     >>> total_rewards(None, Maze(), episodes=250).shape
     (250,)
     """
+    if model is not None:  # before what is compiled, where no weights can be made
+        _fitted(model, maze)
     parallel = min(integer("parallel", parallel), integer("episodes", episodes))
     play = backend.compile(lambda chance: ops.sum(rollout(model, maze, chance).rewards, axis=1))
     seeds = ((seed, batch, _FRESH) for batch in range(-(-episodes // parallel)))
@@ -125,15 +139,19 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
     return np.concatenate([ops.convert_to_numpy(r) for r in rewards])[:episodes]
 
 
-class A2CWeights(NamedTuple):
+def _fitted(model, maze):
+    return fitted(model, (None, maze.episode_steps, maze.observation_size), maze.num_actions)
+
+
+class A2CObjective(NamedTuple):
     """How returns are discounted and how the parts of the loss are weighed."""
 
     discount: float = 0.9
     """γ."""
     value: float = 0.1
-    """Of the critic's loss."""
+    """The weight of the critic's loss."""
     concentration: float = 0.1
-    """Of the sum of squared probabilities, in place of an entropy bonus."""
+    """That of the sum of squared probabilities, in place of an entropy bonus."""
 
     def checked(self):
         """Itself, or a ValueError when a number is out of its range."""
@@ -142,16 +160,17 @@ class A2CWeights(NamedTuple):
         number("concentration", self.concentration)
         return self
 
-    def loss(self, losses, meta_loss):
-        """The whole loss by `A2CLosses` and the meta objective, and all parts by name.
+    def loss(self, losses, meta_loss, regularization_loss=0.0):
+        """The whole loss by `A2CLosses` and what the model adds, and the parts by name.
 
-        >>> from keras_mnm.rl import A2CLosses, A2CWeights
-        >>> loss, parts = A2CWeights().loss(A2CLosses(1.0, 2.0, 3.0), meta_loss=4.0)
+        >>> from keras_mnm.rl import A2CLosses, A2CObjective
+        >>> loss, parts = A2CObjective().loss(A2CLosses(1.0, 2.0, 3.0), meta_loss=4.0)
         >>> round(loss, 2)
         5.5
         """
         policy, value, concentration = losses
-        loss = policy + self.value * value + self.concentration * concentration + meta_loss
+        loss = policy + self.value * value + self.concentration * concentration
+        loss = loss + meta_loss + regularization_loss
         return loss, {
             "loss": loss,
             "policy_loss": policy,
@@ -159,6 +178,26 @@ class A2CWeights(NamedTuple):
             "concentration": concentration,
             "meta_loss": meta_loss,
         }
+
+
+def prepared_optimizer(optimizer, variables):
+    """A Keras optimizer, built for the variables, or a ValueError where it does not fit."""
+    optimizer = keras.optimizers.get(optimizer)
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        raise ValueError(
+            "The optimizer must take a step in every update, which its `iterations` count. "
+            "Received one with gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}; leave that out, and raise `parallel`."
+        )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "The optimizer must take gradients as they are, and a LossScaleOptimizer takes those "
+            f"of a scaled loss. Received: {optimizer!r}; pass its inner optimizer, for losses are "
+            "taken in float32 here."
+        )
+    if not optimizer.built:
+        optimizer.build(variables)
+    return optimizer
 
 
 class Trainer:
@@ -172,9 +211,9 @@ class Trainer:
     Args:
         model: An `ActorCritic`.
         maze: A `Maze`.
-        optimizer: A Keras optimizer, without `gradient_accumulation_steps`.
+        optimizer: A Keras optimizer or the name of one, that takes a step in every update.
         parallel: Positive integer, episodes an update. Defaults to `32`.
-        weights: `A2CWeights`. Defaults to `A2CWeights()`.
+        objective: `A2CObjective`. Defaults to `A2CObjective()`.
         seed: Non-negative integer. Defaults to `0`.
         threads: Positive integer, in how many parts an update is computed, each by a thread of
             its own. One program does not fill several CPU cores; on an accelerator leave it at 1.
@@ -190,12 +229,12 @@ class Trainer:
     True
     """
 
-    def __init__(self, model, maze, optimizer, parallel=32, weights=None, seed=0, threads=1):
-        self.model = model
+    def __init__(self, model, maze, optimizer, parallel=32, objective=None, seed=0, threads=1):
+        self.model = _fitted(model, maze)
         self.maze = maze
-        self.optimizer = optimizer
+        self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
-        self.weights = (A2CWeights() if weights is None else weights).checked()
+        self.objective = (A2CObjective() if objective is None else objective).checked()
         self.seed = integer("seed", seed, minimum=0)
         self.threads = integer("threads", threads)
         if self.parallel % self.threads:
@@ -203,18 +242,8 @@ class Trainer:
                 "`threads` must divide `parallel`, so that every thread has as many episodes. "
                 f"Received: threads={threads}, parallel={parallel}."
             )
-        if getattr(optimizer, "gradient_accumulation_steps", None):
-            raise ValueError(
-                "The optimizer must take a step in every update, which its `iterations` count. "
-                "Received one with gradient_accumulation_steps="
-                f"{optimizer.gradient_accumulation_steps}; leave that out, and raise `parallel`."
-            )
-        if not model.built:
-            model.build((None, maze.episode_steps, maze.observation_size))
-        if not optimizer.built:
-            optimizer.build(model.trainable_variables)
         self._compiled = backend.compile(self._play_and_learn)
-        self._step = backend.compiled_step(optimizer, model.trainable_variables)
+        self._step = backend.compiled_step(self.optimizer, model.trainable_variables)
         self._map = map  # compiles once, in the first update; then the threads' own
 
     @property
@@ -258,14 +287,15 @@ class Trainer:
                 return function()
 
         episodes, tape = with_weights(trained, lambda: _play(model, self.maze, chance))
-        returns = discounted_returns(episodes.rewards, self.weights.discount)
+        returns = discounted_returns(episodes.rewards, self.objective.discount)
 
         def loss(values):
             def run():
                 with model.replaying(tape):
                     logits, values, states = model(episodes.observations)
                 losses = a2c_losses(logits, values, episodes.actions, returns)
-                return self.weights.loss(losses, model.meta_loss(states))
+                extra = model.meta_loss(states), model.regularization_loss()
+                return self.objective.loss(losses, *extra)
 
             return with_weights(values, run)
 

@@ -7,7 +7,7 @@ and memory (`benchmarks/results`). Five ideas make the difference:
    the activations below the layer and `e_s` the scaled errors above it. Within a chunk of `C`
    steps the memory is never formed: `z M_t = z M_0 - (z Kᵀ) E`. Once a chunk, `M_0` takes up the
    sum as one product.
-2. *One pass.* Under the local rule an error hangs only on the layers below it, so that the write
+2. *One pass.* Under the local rule an error depends only on the layers below it, so that the write
    and the reads of a step go up through the layers together, and `M_0` is read once for both;
    their adjoints come down together, too.
 3. *Nothing is stored but vectors.* The backward pass has `M_0` of each chunk and the chunk's `K`
@@ -16,7 +16,7 @@ and memory (`benchmarks/results`). Five ideas make the difference:
    beforehand, so that what the loop needs of `dM_C` is one product a chunk.
 5. *Weights* get their gradients as one product over the steps of a chunk.
 
-`fused` runs the chunks and the controller; `closed_loop` does where inputs hang on what came out
+`fused` runs the chunks and the controller; `closed_loop` does where inputs depend on what came out
 before; `rules` has the two write rules, forward and back; `low_rank` the memory within a chunk.
 `lookup` stands by itself: it is the same kind of thing for the look-up table of `keras_mnm.SALU`.
 

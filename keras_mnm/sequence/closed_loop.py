@@ -1,4 +1,4 @@
-"""A sequence whose inputs hang on what came out before: an agent in its world."""
+"""A sequence whose inputs depend on what came out before: an agent in its world."""
 
 from keras import ops, tree
 
