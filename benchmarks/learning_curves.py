@@ -124,10 +124,10 @@ def curves(instance, model, metric):
     width = max(1, round(METRICS[metric].smoothing * epochs))
     values = [running_mean(extended(run["history"][metric], epochs), width) for run in runs]
     longest = max(runs, key=lambda run: len(run["seconds"]))
-    an_epoch = longest["updates"] / len(longest["seconds"])
+    updates = np.array(experiment.updates_by_epoch(longest["settings"], epochs))[width - 1 :]
     if METRICS[metric].counted == "episodes":
-        an_epoch *= longest["settings"]["parallel"]
-    return an_epoch * np.arange(width, epochs + 1), np.stack(values)
+        updates *= longest["settings"]["parallel"]
+    return updates, np.stack(values)
 
 
 def extended(values, length):

@@ -68,11 +68,6 @@ def training_parser(description, **defaults):
         default=1.0,
         help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g",
     )
-    train.add_argument(
-        "--start-from",
-        metavar="MODEL_OR_PRESET",
-        help="begin with these weights, of another instance for instance, instead of fresh ones",
-    )
     add_run_options(train)
     parser.add_argument(
         "--seed",
@@ -92,7 +87,12 @@ def training_parser(description, **defaults):
 
 
 def add_run_options(group):
-    """Adds what every run that trains has: its rate, its folder, when to stop, how to go on."""
+    """Adds what every run that trains has: its start, its rate, its folder, when to stop."""
+    group.add_argument(
+        "--start-from",
+        metavar="MODEL_OR_PRESET",
+        help="begin with these weights, of another instance for instance, instead of fresh ones",
+    )
     group.add_argument(
         "--learning-rate",
         type=positive_float,
@@ -101,7 +101,7 @@ def add_run_options(group):
     group.add_argument(
         "--output",
         type=pathlib.Path,
-        help="folder of the results; by default one under runs/ named by the task",
+        help="folder of the results; by default runs/TASK-MODEL-seedSEED",
     )
     group.add_argument(
         "--minutes",

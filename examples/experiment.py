@@ -333,6 +333,13 @@ def task_of(settings):
     return importlib.import_module(EXAMPLES[settings["task"]]).TASK
 
 
+def updates_by_epoch(settings, epochs):
+    """The updates done by the end of each epoch of a run; the last one may have fewer."""
+    usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
+    steps_per_epoch = settings.get("steps_per_epoch", usual)
+    return [min(n * steps_per_epoch, settings["steps"]) for n in range(1, epochs + 1)]
+
+
 def account_of(run):
     """How a run was trained and fared, and before it the run whose weights it began with."""
     history = json.loads((run / "history.json").read_text())
@@ -342,10 +349,7 @@ def account_of(run):
         account = {name: metrics[name] for name in names}
     else:  # ended before its time
         settings = json.loads((run / "settings.json").read_text())
-        epochs = len(history["history"]["loss"])
-        usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
-        steps_per_epoch = settings.get("steps_per_epoch", usual)
-        updates = min(epochs * steps_per_epoch, settings["steps"])
+        updates = updates_by_epoch(settings, len(history["seconds"]))[-1]
         account = {"settings": settings, "updates": updates, **history["origin"]}
     account["seconds"] = history["seconds"]
     account["history"] = {

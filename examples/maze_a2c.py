@@ -102,7 +102,10 @@ def make_parser():
     )
     train.add_argument("--parallel", type=positive_int, default=32, help="episodes an update")
     train.add_argument(
-        "--clipnorm", type=positive_float, default=1.0, help="the longest gradient that is taken"
+        "--clipnorm",
+        type=positive_float,
+        default=1.0,
+        help="the norm that gradients are clipped to",
     )
     train.add_argument("--discount", type=positive_float, default=0.9, help="of rewards, a step")
     train.add_argument("--value", type=non_negative_float, default=0.1, help="weight of the critic")
@@ -128,8 +131,8 @@ def make_parser():
     parser.add_argument(
         "--evaluate",
         metavar="MODEL_OR_PRESET",
-        help="instead of training: a .keras file, the folder of a run, or a preset's name; the "
-        "last line printed is JSON",
+        help="instead of training: a .keras file, the folder of a run, a preset's name, or random; "
+        "the last line printed is JSON",
     )
     return parser
 
@@ -181,13 +184,18 @@ def train(args, parser):
         "value": args.value,
         "concentration": args.concentration,
         "seed": args.seed,
+        "start_from": args.start_from,
     }
     run = MazeRun(folder, settings)
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
     model, maze = make_model(args.model), rl.Maze()
     model.build((None, maze.episode_steps, maze.observation_size))
+    if args.start_from:
+        experiment.take_weights(model, args.start_from)
     check_writable(parser, folder)
+    if not args.resume:
+        experiment.write_start(folder, args.start_from)
     print(
         f"Training {name} with {model.count_params():,} parameters on "
         f"{settings['steps'] * args.parallel:,} episodes, "

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import time
 
+import experiment
 import keras
 import numpy as np
 from keras import ops
@@ -69,9 +70,8 @@ class MazeRun(Run):
 
     def draw_curve(self, path, title):
         rewards = self.history["reward"]
-        parallel, steps = self.settings["parallel"], self.settings["steps"]
-        updates = np.minimum(self.steps_per_epoch * (1 + np.arange(len(rewards))), steps)
-        reward_curve(updates * parallel, rewards, path, title)
+        updates = np.array(experiment.updates_by_epoch(self.settings, len(rewards)))
+        reward_curve(updates * self.settings["parallel"], rewards, path, title)
 
 
 class _Board:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import sys
 import time
 import typing
@@ -147,6 +148,9 @@ class Run:
 
     def train_or_tell(self, *args, minutes=None):
         """As `train`; where that ends before its time, tells how to go on and returns None."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+        if self.updates:
+            print(f"Continuing after update {self.updates:,}", flush=True)
         try:
             model = self.train(*args, minutes=minutes)
         except KeyboardInterrupt:

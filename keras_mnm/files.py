@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import tempfile
+import zipfile
 
 import keras
 
@@ -25,6 +26,8 @@ def replacing(path):
     'whole'
     """
     path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}; make it first.")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
         temporary = pathlib.Path(folder) / path.name
         yield temporary
@@ -37,11 +40,14 @@ def load_model(path, compile=False):
     if not path.is_file():
         raise ValueError(f"There is no file {path}. Expected a model saved as .keras.")
     try:
+        if not zipfile.is_zipfile(path):  # of which Keras says that it was not found
+            raise ValueError("it is another kind of file, or not whole.")
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(
             f"{path} could not be loaded as a Keras model: {error} Expected a .keras file of this "
-            "package, whole and made by a compatible version; fetch or save it again."
+            "package, whole and made by a compatible version; fetch or save it again (to go on "
+            "with a run, begin a new one)."
         ) from error
 
 

@@ -532,6 +532,11 @@ def stacked_core():
             lambda: trainer(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())),
             "pass its inner optimizer",
         ),
+        (lambda: trainer(objective=(0.9, 0.1, 0.1)), "`objective` must be an A2CObjective"),
+        (lambda: rl.discounted_returns([[1.0]], 1.5), "`discount`.*1.5"),
+        (lambda: rl.log_probabilities([[0.0, 0.0]], [2]), "from 0 to 1.*from 2 to 2"),
+        (lambda: rl.total_rewards(make_model("lstm"), 11, 1), "`maze` must be.*11"),
+        (lambda: keras_mnm.Plastic(8, homogeneous="no"), "`homogeneous`.*False, True.*'no'"),
         (lambda: rl.draw_chance((0, 2**32), 1, 1), "`seed`.*less than 2..32.*4294967296"),
         (lambda: rl.total_rewards(None, rl.Maze(), 1, seed=-1), "`seed`.*-1"),
         (

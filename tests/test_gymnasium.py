@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 import keras_mnm.rl.gymnasium
 from keras_mnm import rl
+from keras_mnm.rl import pictures
 
 NAME = keras_mnm.rl.gymnasium.NAME
 
@@ -101,3 +102,10 @@ def test_render():
     assert before.shape == (352, 352, 3)
     environment.step(0)
     assert (before != environment.render()).any()
+
+
+def test_pictures_of_cells_that_are_not_there():
+    pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
+    maze = rl.Maze()
+    with pytest.raises(ValueError, match=r"free cells of the maze.*\[0\] in a maze of 11"):
+        pictures.frame(maze, goal=0, trail=[maze.centre])

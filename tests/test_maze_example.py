@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import signal
 
 import keras
 import make_preset
@@ -71,6 +73,40 @@ def test_interrupted_resumed_evaluated_and_packed(tmp_path, capsys, monkeypatch)
     assert card["description"] == "LSTM on the maze."
     assert card["training"]["updates"] == 4
     assert isinstance(keras_mnm.from_preset("maze-lstm", source=tmp_path), rl.ActorCritic)
+
+
+@pytest.mark.usefixtures("quick")
+def test_ended_by_a_scheduler_resumed_with_more_threads_and_gone_on_from(
+    tmp_path, capsys, monkeypatch
+):
+    run, longer = tmp_path / "run", tmp_path / "longer"
+    update = rl.Trainer.update
+
+    def end(self):
+        if self.updates == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rl.Trainer, "update", end)
+        with pytest.raises(SystemExit) as stop:
+            maze_a2c.main([*TINY, "--output", str(run)])
+    assert stop.value.code == 130
+    assert "2 updates are kept" in capsys.readouterr().out
+    maze_a2c.main([*TINY, "--output", str(run), "--resume", "--threads", "2"])
+    assert "Continuing after update 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        maze_a2c.main([*TINY, "--output", str(run), "--resume"])
+    assert "--start-from" in capsys.readouterr().err
+
+    began = []
+    monkeypatch.setattr(
+        rl.Trainer, "update", lambda self: began.append(self.model.get_weights()) or update(self)
+    )
+    maze_a2c.main([*TINY, "--output", str(longer), "--start-from", str(run)])
+    for one, other in zip(began[0], keras.saving.load_model(run / "model.keras").get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert json.loads((longer / "started_from.json").read_text())["updates"] == 4
 
 
 def test_random_steps(tmp_path, capsys):

@@ -176,6 +176,14 @@ def test_damaged_and_foreign_files(presets, tmp_path):
         load_model(foreign)
     with pytest.raises(ValueError, match="There is no file"):
         load_model(tmp_path / "absent.keras")
+    (tmp_path / "notes.keras").write_text("notes")
+    with pytest.raises(ValueError, match="could not be loaded.*another kind of file"):
+        load_model(tmp_path / "notes.keras")
+    with (
+        pytest.raises(FileNotFoundError, match="no folder .*absent for new.keras; make it"),
+        replacing(tmp_path / "absent" / "new.keras"),
+    ):
+        pass
 
 
 def test_replacing_leaves_the_old_file_when_interrupted(tmp_path):

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_mnm.precision import at_least_float32
-from keras_mnm.validation import copy_of, integer, number
+from keras_mnm.validation import copy_of, integer, number, one_of
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -59,7 +59,7 @@ class PlasticCell(keras.layers.Layer):
     ):
         super().__init__(dtype=at_least_float32(dtype), **kwargs)
         self.units = integer("units", units)
-        self.homogeneous = homogeneous
+        self.homogeneous = one_of("homogeneous", homogeneous, (False, True))
         self.activation = keras.activations.get(activation)
         self.initial_rate = number("initial_rate", initial_rate, high=1.0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

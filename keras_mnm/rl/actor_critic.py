@@ -74,8 +74,8 @@ class ActorCritic(keras.Model):
         if not _has_flat_states(core):
             raise ValueError(
                 "`core` must run one cell, with a list of states `[B, n]`: an `ActorCritic` steps "
-                "it by itself. Stacked cells have nested states; write a cell that runs them. "
-                f"Received: {core!r}."
+                "it by itself. Stacked cells of several states each have nested ones; write a cell "
+                f"that runs them. Received: {core!r}."
             )
         self.core = core
         self.num_actions = integer("num_actions", num_actions)
@@ -90,6 +90,7 @@ class ActorCritic(keras.Model):
                 f"of one step. Received shape {tuple(observations_shape)}."
             )
         self._observations_shape = tuple(observations_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: observations_shape[-1]})
         if not self.core.built:  # as it is when it was loaded
             self.core.build(observations_shape)
         outputs_shape = self.core.compute_output_shape(observations_shape)[0]
@@ -238,7 +239,8 @@ def fitted(model, observations_shape, num_actions=None):
     if not isinstance(model, ActorCritic):
         raise ValueError(
             f"`model` must be a keras_mnm.rl.ActorCritic. Received: {model!r}; put a recurrent "
-            "layer into one, ActorCritic(layer, num_actions=...)."
+            "layer into one, ActorCritic(layer, num_actions=...), or take a preset of one by "
+            "keras_mnm.from_preset."
         )
     if num_actions not in (None, model.num_actions):
         raise ValueError(

@@ -147,6 +147,13 @@ class Maze:
         return ops.take(self.free_cells, ops.minimum(index, count - 1))
 
 
+def checked_maze(maze):
+    """A `Maze`, or a ValueError where it is none."""
+    if not isinstance(maze, Maze):
+        raise ValueError(f"`maze` must be a keras_mnm.rl.Maze. Received: {maze!r}.")
+    return maze
+
+
 def _walls(size):
     row, column = np.indices((size, size))
     border = (row % (size - 1) == 0) | (column % (size - 1) == 0)

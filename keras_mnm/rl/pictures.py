@@ -26,7 +26,8 @@ def maze_picture(maze, path, goal, agent=None):
     """
     agent = maze.centre if agent is None else agent
     with replacing(path) as temporary:
-        frame(maze, int(goal), [int(agent)]).save(temporary)
+        caption = f"{maze.size} x {maze.size} cells"
+        frame(maze, int(goal), [int(agent)], caption).save(temporary)
 
 
 def episode_animation(maze, episodes, path, index=0, milliseconds=80):
@@ -76,10 +77,16 @@ def frame(maze, goal, trail, caption=""):
     >>> pictures.frame(maze, goal=12, trail=[maze.centre]).size
     (352, 352)
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
+    missing = set(map(int, [goal, *trail])) - set(maze.free_cells.tolist())
+    if missing:
+        raise ValueError(
+            "The goal and the agent's cells must be free cells of the maze, `maze.free_cells`. "
+            f"Received {sorted(missing)} in a maze of {maze.size} rows and columns."
+        )
     side = maze.size * _SCALE
-    image = Image.new("RGB", (side, side + _SCALE // 2 * bool(caption)), "white")
+    image = Image.new("RGB", (side, side + _SCALE * 3 // 4 * bool(caption)), "white")
     draw = ImageDraw.Draw(image)
 
     def corners(cell, margin):
@@ -93,5 +100,11 @@ def frame(maze, goal, trail, caption=""):
     for cell in trail[:-1]:
         draw.ellipse(corners(cell, 11), _TRAIL)
     draw.ellipse(corners(trail[-1], 7), _AGENT)
-    draw.text((6, side + 2), caption, "black")
+    if caption:
+        font = ImageFont.load_default(13)
+        draw.text((6, side + 4), caption, "black", font)
+        draw.rectangle([side - 118, side + 7, side - 108, side + 17], _GOAL)
+        draw.text((side - 104, side + 4), "goal", "black", font)
+        draw.ellipse([side - 62, side + 7, side - 52, side + 17], _AGENT)
+        draw.text((side - 48, side + 4), "agent", "black", font)
     return image

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.validation import number
 
 
 class A2CLosses(NamedTuple):
@@ -24,7 +25,7 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
 
     Args:
         rewards: `[B, T]`, what each step earned.
-        discount: γ, a number.
+        discount: γ, a number from 0 to 1.
         final_value: `[B]`, the value of what comes after the last step. Defaults to zeros, the end
             of the episode.
         discounts: `[B, T]`, `d_t`: 0 at a step that ends an episode, else 1. Defaults to ones.
@@ -39,6 +40,7 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
     >>> keras.ops.convert_to_numpy(discounted_returns([[0.0, 0.0, 8.0]], 0.5)).tolist()
     [[2.0, 4.0, 8.0]]
     """
+    number("discount", discount, high=1.0)
     rewards = ops.convert_to_tensor(rewards)
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(rewards.dtype)):
         rewards = ops.cast(rewards, keras.config.floatx())
@@ -58,8 +60,18 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
 
 
 def log_probabilities(logits, actions):
-    """`log π(a)` of the actions taken, in the shape of `actions`."""
-    logits = ops.convert_to_tensor(logits)
+    """`log π(a)` of the actions taken, in the shape of `actions`.
+
+    A ValueError where an action is none of the logits' (unless compiled, when it cannot be read).
+    """
+    logits, actions = ops.convert_to_tensor(logits), ops.convert_to_tensor(actions)
+    if backend.is_concrete(actions):
+        low, high = int(ops.min(actions)), int(ops.max(actions))
+        if low < 0 or high >= logits.shape[-1]:
+            raise ValueError(
+                f"`actions` must lie from 0 to {logits.shape[-1] - 1}, for there are "
+                f"{logits.shape[-1]} logits a step. Received actions from {low} to {high}."
+            )
     chosen = ops.one_hot(actions, logits.shape[-1], dtype="bool")
     # Not their product: an action ruled out by a logit of -inf would make it NaN.
     return ops.sum(ops.where(chosen, ops.log_softmax(logits), 0.0), axis=-1)

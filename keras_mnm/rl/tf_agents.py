@@ -40,9 +40,9 @@ import tensorflow as tf
 from keras_mnm import backend
 from keras_mnm.models import from_preset
 from keras_mnm.rl.actor_critic import fitted
-from keras_mnm.rl.maze import Maze, MazeState
+from keras_mnm.rl.maze import Maze, MazeState, checked_maze
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
-from keras_mnm.rl.training import A2CObjective, prepared_optimizer
+from keras_mnm.rl.training import checked_objective, prepared_optimizer
 from keras_mnm.validation import integer
 
 __all__ = ["A2CAgent", "ActorCriticNetwork", "MazeEnvironment", "policy"]
@@ -74,7 +74,7 @@ class MazeEnvironment(tf_environment.TFEnvironment):
     """
 
     def __init__(self, parallel=64, maze=None, seed=0):
-        self.maze = Maze() if maze is None else maze
+        self.maze = checked_maze(Maze() if maze is None else maze)
         observation = tf.TensorSpec((self.maze.observation_size,), tf.float32, "observation")
         action = tensor_spec.BoundedTensorSpec((), tf.int32, 0, self.maze.num_actions - 1, "action")
         super().__init__(time_step_spec(observation), action, integer("parallel", parallel))
@@ -251,7 +251,7 @@ class A2CAgent(tf_agent.TFAgent):
         **kwargs,
     ):
         self.model = from_preset(model) if isinstance(model, str) else model
-        self.objective = (A2CObjective() if objective is None else objective).checked()
+        self.objective = checked_objective(objective)
         net = ActorCriticNetwork(time_step_spec.observation, action_spec, self.model)
         draws = actor_policy.ActorPolicy(time_step_spec, action_spec, net)
         super().__init__(
@@ -361,5 +361,6 @@ def _check_begins(boundary, first):
         True,
         "An A2CAgent learns from trajectories that begin with an episode, or with the boundary "
         "before one, for there its memory is known. Received some that begin within an episode; "
-        "collect whole ones: reset the environment before the driver runs.",
+        "collect whole ones: reset the environment before the driver runs, and give the replay "
+        "buffer a max_length of at least the steps that it collects.",
     )

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_mnm import backend
 from keras_mnm.rl.actor_critic import fitted
+from keras_mnm.rl.maze import checked_maze
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.validation import integer, number
 
@@ -140,6 +141,7 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
 
 
 def _fitted(model, maze):
+    checked_maze(maze)
     return fitted(model, (None, maze.episode_steps, maze.observation_size), maze.num_actions)
 
 
@@ -152,13 +154,6 @@ class A2CObjective(NamedTuple):
     """The weight of the critic's loss."""
     concentration: float = 0.1
     """That of the sum of squared probabilities, in place of an entropy bonus."""
-
-    def checked(self):
-        """Itself, or a ValueError when a number is out of its range."""
-        number("discount", self.discount, high=1.0)
-        number("value", self.value)
-        number("concentration", self.concentration)
-        return self
 
     def loss(self, losses, meta_loss, regularization_loss=0.0):
         """The whole loss by `A2CLosses` and what the model adds, and the parts by name.
@@ -178,6 +173,17 @@ class A2CObjective(NamedTuple):
             "concentration": concentration,
             "meta_loss": meta_loss,
         }
+
+
+def checked_objective(objective):
+    """An `A2CObjective`, by default the usual one, or a ValueError where it is none."""
+    objective = A2CObjective() if objective is None else objective
+    if not isinstance(objective, A2CObjective):
+        raise ValueError(f"`objective` must be an A2CObjective. Received: {objective!r}.")
+    number("discount", objective.discount, high=1.0)
+    number("value", objective.value)
+    number("concentration", objective.concentration)
+    return objective
 
 
 def prepared_optimizer(optimizer, variables):
@@ -234,7 +240,7 @@ class Trainer:
         self.maze = maze
         self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
-        self.objective = (A2CObjective() if objective is None else objective).checked()
+        self.objective = checked_objective(objective)
         self.seed = integer("seed", seed, minimum=0)
         self.threads = integer("threads", threads)
         if self.parallel % self.threads:
