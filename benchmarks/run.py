@@ -30,6 +30,7 @@ BENCHMARKS = (
     "input_pipeline",
     "babi_batches",
     "maze_update",
+    "maze_bounds",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

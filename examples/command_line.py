@@ -1,6 +1,7 @@
 """The command line that the examples share. Imports nothing heavy: it chooses Keras's backend."""
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -36,6 +37,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"error: {message}\n")
+
+    @contextlib.contextmanager
+    def answering(self):
+        """Within, a ValueError is answered so, too, and Ctrl-C ends without a traceback."""
+        try:
+            yield
+        except ValueError as error:
+            self.error(str(error))
+        except KeyboardInterrupt:
+            self.exit(130, "\nInterrupted.\n")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -204,15 +204,11 @@ def main(task, description, arguments=None):
     task.add_evaluation_options(parser.add_argument_group("evaluation, after training or instead"))
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
-    try:
+    with parser.answering():
         if task.model_to_evaluate(args):
             evaluate(task, task.model_to_evaluate(args), args)
         else:
             train(task, args, parser)
-    except ValueError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        parser.exit(130, "\nInterrupted.\n")
 
 
 def train(task, args, parser):
@@ -248,11 +244,7 @@ def train(task, args, parser):
     keras.utils.set_random_seed(args.seed)
     recurrent = task.recurrent_layer(args.model, meta_loss_weight=args.meta_loss_weight)
     model = task.make_model(instance, recurrent)
-    if args.start_from:
-        take_weights(model, args.start_from)
-    check_writable(parser, folder)
-    if not args.resume:
-        write_start(folder, args.start_from)
+    begin(model, folder, args, parser)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(
         f"Training {name} with {model.count_params():,} parameters, at most "
@@ -295,6 +287,15 @@ def model_of(run):
     """The file with the best model that a run's folder has, finished or not."""
     names = ("model.keras", "best.keras", "checkpoint.keras")
     return next((run / name for name in names if (run / name).exists()), run / names[0])
+
+
+def begin(model, folder, args, parser):
+    """Gives a run's model the weights to begin with, and makes its folder."""
+    if args.start_from:
+        take_weights(model, args.start_from)
+    check_writable(parser, folder)
+    if not args.resume:
+        write_start(folder, args.start_from)
 
 
 def take_weights(model, name):

@@ -79,15 +79,11 @@ def main(arguments=None):
     if args.model == "random" and args.resume:
         parser.error("--model random has nothing to resume; leave out --resume")
     use_backend(parser, args.backend)
-    try:
+    with parser.answering():
         if args.evaluate:
             evaluate(args)
         else:
             train(args, parser)
-    except ValueError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        parser.exit(130, "\nInterrupted.\n")
 
 
 def make_parser():
@@ -191,11 +187,7 @@ def train(args, parser):
     keras.utils.set_random_seed(args.seed)
     model, maze = make_model(args.model), rl.Maze()
     model.build((None, maze.episode_steps, maze.observation_size))
-    if args.start_from:
-        experiment.take_weights(model, args.start_from)
-    check_writable(parser, folder)
-    if not args.resume:
-        experiment.write_start(folder, args.start_from)
+    experiment.begin(model, folder, args, parser)
     print(
         f"Training {name} with {model.count_params():,} parameters on "
         f"{settings['steps'] * args.parallel:,} episodes, "

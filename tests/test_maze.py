@@ -165,6 +165,31 @@ def test_random_policy_earns_a_tenth():
     assert abs(totals.mean() - 0.1) < 5 * totals.std() / np.sqrt(20_000)
 
 
+def test_random_policy_earns_what_the_chain_of_cells_tells():
+    """The expected reward, from the chances of being in each cell: exactly 0.246."""
+    count, expected = len(FREE), 0.0
+    for goal in FREE:
+        reward, chances = np.zeros(count), np.zeros((count, count))
+        for here, (row, column) in enumerate(FREE):
+            for move in MOVES.values():
+                there = row + move[0], column + move[1]
+                if there not in FREE:
+                    reward[here] -= 0.1 / 4
+                    there = row, column
+                if there == goal:
+                    reward[here] += 10 / 4
+                    chances[here] += 1 / 4 / count
+                else:
+                    chances[here, FREE.index(there)] += 1 / 4
+        agent = np.eye(count)[FREE.index((5, 5))]
+        for _ in range(250):
+            expected += agent @ reward / count
+            agent = agent @ chances
+    assert expected == pytest.approx(0.246, abs=1e-3)
+    totals = total_rewards(lambda rng, state: rng.integers(4, size=20_000), 20_000)
+    assert abs(totals.mean() - expected) < 4 * totals.std() / np.sqrt(20_000)
+
+
 def test_oracle_earns_412():
     distance, action = oracle_distances()
     assert distance[distance >= 0].mean() == pytest.approx(6.1728, abs=1e-4)
