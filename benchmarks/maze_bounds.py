@@ -1,4 +1,4 @@
-"""What there is to earn in the maze: by random steps, and by who knows the goal and the shortest way.
+"""What there is to earn in the maze: by random steps, and by who knows the goal and all ways.
 
 Rewards of whole episodes of 250 steps, mean and spread, each agent by the maze's own functions.
 """

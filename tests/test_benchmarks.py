@@ -42,7 +42,8 @@ def test_stored_learning_curves(path):
 
 
 def an_account(seed, accuracy, **settings):
-    settings = {"task": "dictionary", "support_size": 4, "length": 1, "model": "lstm"} | settings
+    usual = {"task": "dictionary", "support_size": 4, "length": 1, "model": "lstm", "steps": 1000}
+    settings = usual | settings
     return {
         "settings": {**settings, "seed": seed, "start_from": None},
         "updates": 100 * len(accuracy),
@@ -76,7 +77,8 @@ def test_a_solved_run_keeps_its_last_value(stored):
 
 def test_the_maze_is_drawn_against_episodes(stored, tmp_path, monkeypatch):
     maze = {
-        "settings": {"task": "maze", "model": "plastic", "parallel": 32, "seed": 0},
+        "settings": {"task": "maze", "model": "plastic", "parallel": 32, "seed": 0}
+        | {"steps": 30, "steps_per_epoch": 10},
         "updates": 30,
         "seconds": [1.0, 2.0, 3.0],
         "history": {"reward": [50.0, 180.0, 190.0]},
