@@ -47,8 +47,8 @@ from keras_mnm.validation import integer
 
 __all__ = ["A2CAgent", "ActorCriticNetwork", "MazeEnvironment", "policy"]
 
-legacy = network.Network.__mro__[1], tf.keras.layers.Layer
-if not all(layer.__module__.startswith("tf_keras.") for layer in legacy):
+_bases = network.Network.__mro__[1], tf.keras.layers.Layer
+if not all(layer.__module__.startswith("tf_keras.") for layer in _bases):
     raise ImportError(
         "TF-Agents has loaded Keras 3, with which it fails in silence. Import "
         "keras_mnm.rl.tf_agents before anything touches tf.keras, or set the environment variable "
