@@ -346,8 +346,8 @@ def account_of(run):
     history = json.loads((run / "history.json").read_text())
     names = ("command", "settings", "updates", "versions", "machine")
     if (run / "metrics.json").exists():
-        metrics = json.loads((run / "metrics.json").read_text())
-        account = {name: metrics[name] for name in names}
+        figures = json.loads((run / "metrics.json").read_text())
+        account = {**{name: figures.pop(name) for name in names}, "figures": figures}
     else:  # ended before its time
         settings = json.loads((run / "settings.json").read_text())
         updates = updates_by_epoch(settings, len(history["seconds"]))[-1]
