@@ -170,6 +170,10 @@ def test_damaged_and_foreign_files(presets, tmp_path):
     (folder / "small" / "preset.json").write_text("{}")
     with pytest.raises(ValueError, match="no preset card"):
         keras_mnm.from_preset("small", source=folder)
+    with pytest.warns(UserWarning, match="small.preset.json is no preset card.*left out"):
+        listed = keras_mnm.list_presets(folder)
+    assert "small" not in listed
+    assert "dictionary-4x1-mnm-p" in listed
     foreign = tmp_path / "foreign.keras"
     foreign.write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(ValueError, match="foreign.keras could not be loaded"):

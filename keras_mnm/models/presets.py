@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import tempfile
+import warnings
 
 import keras
 
@@ -25,7 +26,8 @@ def list_presets(source=None):
 
     Args:
         source: A folder of presets. Defaults to the folder named by the environment variable
-            `KERAS_MNM_PRESETS`, if it is one. The packaged presets are always listed.
+            `KERAS_MNM_PRESETS`, if it is one. The packaged presets are always listed. A damaged
+            card is left out, with a warning.
 
     Returns:
         A dict from name to card: `description`, `metrics` (with their seeds), `training`,
@@ -42,7 +44,13 @@ def list_presets(source=None):
     if source and not _is_url(source):
         folders.append(pathlib.Path(source))
     paths = [path for folder in folders for path in sorted(folder.glob(f"*/{_CARD}"))]
-    return {path.parent.name: _read_card(path) for path in paths}
+    cards = {}
+    for path in paths:
+        try:
+            cards[path.parent.name] = _read_card(path)
+        except ValueError as error:  # the others are as good as ever
+            warnings.warn(f"{error} It is left out of the list.", stacklevel=2)
+    return cards
 
 
 def from_preset(name, load_weights=True, source=None):
