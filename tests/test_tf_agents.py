@@ -1,6 +1,10 @@
 """The maze and the actor-critic in TF-Agents."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -132,6 +136,41 @@ def test_policy_has_the_probabilities_of_the_model_and_empties_its_memory():
     expected = tf.nn.softmax(model(environment.current_time_step().observation[:, None])[0][:, 0])
     np.testing.assert_allclose(first.probs_parameter(), expected, rtol=1e-5)
     np.testing.assert_allclose(chances[:, 0], expected, rtol=1e-5)
+
+
+ON_JAX = """
+import json, sys
+import keras, numpy
+from keras_mnm import rl
+model = keras.saving.load_model(sys.argv[1])
+rl.Trainer(model, rl.Maze(episode_steps=6), "sgd", parallel=4).update()
+model.save(sys.argv[1])
+logits = model.step(numpy.load(sys.argv[2]), model.get_initial_state(4))[0]
+print(json.dumps(keras.ops.convert_to_numpy(keras.ops.softmax(logits)).tolist()))
+"""
+
+
+def test_policy_of_a_model_trained_on_jax(tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed; it is the extra 'jax'")
+    environment, path, seen = make_environment(), tmp_path / "m.keras", tmp_path / "seen.npy"
+    model = make_model()
+    model.save(path)
+    time_step = environment.reset()
+    np.save(seen, time_step.observation)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, str(path), str(seen)],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    trained = keras.saving.load_model(path)
+    assert any((a != b).any() for a, b in zip(trained.get_weights(), model.get_weights()))
+    policy = tf_agents.policy(trained, environment)
+    found = policy.distribution(time_step, policy.get_initial_state(B)).action
+    expected = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found.probs_parameter(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("core", ["mnm-p", "mnm-g", "lstm", "plastic"])
