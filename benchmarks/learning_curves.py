@@ -47,7 +47,7 @@ class Metric(NamedTuple):
 METRICS = {
     "accuracy": Metric("symbol accuracy", (-0.02, 1.02), 0.99),
     "wrong_bits": Metric("wrong bits a sequence, of 128", (0, None), 1.0, more_is_better=False),
-    "reward": Metric("reward an episode", (0, None), 175.0, counted="episodes", smoothing=0.02),
+    "reward": Metric("reward an episode", (None, None), 175.0, counted="episodes", smoothing=0.02),
 }
 
 FIGURES = {
@@ -113,7 +113,7 @@ def curves(instance, model, metric):
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
-    for name in sorted(set().union(*(run["settings"] for run in runs)) - {"seed"}):
+    for name in sorted(set().union(*(run["settings"] for run in runs)) - {"seed", "threads"}):
         found = {run["settings"]["seed"]: run["settings"].get(name) for run in runs}
         if len(set(found.values())) > 1:
             raise ValueError(

@@ -32,6 +32,11 @@ SCHEDULE = "cosine to 1/20"
 """How the learning rate falls, of every run."""
 
 
+def steps_per_epoch(settings):
+    """Updates between two checkpoints of a run with these settings."""
+    return settings.get("steps_per_epoch", min(STEPS_PER_EPOCH, settings["steps"]))
+
+
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one sentence."""
 
@@ -102,7 +107,7 @@ def add_run_options(group):
     group.add_argument(
         "--start-from",
         metavar="MODEL_OR_PRESET",
-        help="begin with these weights, of another instance for instance, instead of fresh ones",
+        help="begin with these weights, as of an easier instance, instead of fresh ones",
     )
     group.add_argument(
         "--learning-rate",

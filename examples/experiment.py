@@ -291,7 +291,7 @@ def model_of(run):
 
 def begin(model, folder, args, parser):
     """Gives a run's model the weights to begin with, and makes its folder."""
-    if args.start_from:
+    if args.start_from and not args.resume:
         take_weights(model, args.start_from)
     check_writable(parser, folder)
     if not args.resume:
@@ -336,9 +336,8 @@ def task_of(settings):
 
 def updates_by_epoch(settings, epochs):
     """The updates done by the end of each epoch of a run; the last one may have fewer."""
-    usual = min(command_line.STEPS_PER_EPOCH, settings["steps"])
-    steps_per_epoch = settings.get("steps_per_epoch", usual)
-    return [min(n * steps_per_epoch, settings["steps"]) for n in range(1, epochs + 1)]
+    steps = command_line.steps_per_epoch(settings)
+    return [min(n * steps, settings["steps"]) for n in range(1, epochs + 1)]
 
 
 def account_of(run):

@@ -76,8 +76,9 @@ def main(arguments=None):
         parser.error(f"--threads {args.threads} must divide --parallel {args.parallel}")
     if args.discount > 1:
         parser.error(f"--discount {args.discount:g} must be at most 1")
-    if args.model == "random" and args.resume:
-        parser.error("--model random has nothing to resume; leave out --resume")
+    if args.model == "random" and (args.resume or args.start_from):
+        option = "--resume" if args.resume else "--start-from"
+        parser.error(f"--model random has nothing to resume or to train; leave out {option}")
     use_backend(parser, args.backend)
     with parser.answering():
         if args.evaluate:

@@ -62,8 +62,7 @@ class Run:
     @property
     def steps_per_epoch(self):
         """Updates an epoch."""
-        usual = min(command_line.STEPS_PER_EPOCH, self.settings["steps"])
-        return self.settings.get("steps_per_epoch", usual)
+        return command_line.steps_per_epoch(self.settings)
 
     @property
     def updates(self):
@@ -87,7 +86,7 @@ class Run:
             raise ValueError(f"there is no checkpoint in {self.folder}; leave out --resume.")
         changed = [
             f"{name} (there {before.get(name)!r}, here {self.settings.get(name)!r})"
-            for name in sorted(before.keys() | self.settings)
+            for name in sorted((before.keys() | self.settings) - {"threads"})  # of older runs
             if before.get(name) != self.settings.get(name)
         ]
         if changed:
@@ -148,14 +147,16 @@ class Run:
 
     def train_or_tell(self, *args, minutes=None):
         """As `train`; where that ends before its time, tells how to go on and returns None."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
         if self.updates:
             print(f"Continuing after update {self.updates:,}", flush=True)
+        handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             model = self.train(*args, minutes=minutes)
         except KeyboardInterrupt:
             print(f"\n{self._interrupted('Interrupted')}", flush=True)
             sys.exit(130)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         if self.is_complete():
             return model
         print(self._interrupted(f"Stopped after {minutes:g} minutes"))

@@ -46,8 +46,8 @@ def load_model(path, compile=False):
     except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(
             f"{path} could not be loaded as a Keras model: {error} Expected a .keras file of this "
-            "package, whole and made by a compatible version; fetch or save it again (to go on "
-            "with a run, begin a new one)."
+            "package, whole and made by a compatible version; fetch or save it again; if it "
+            "is a run's checkpoint, begin the run anew."
         ) from error
 
 

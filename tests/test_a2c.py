@@ -103,7 +103,8 @@ def test_losses_match_plain_loops():
             value += weights[b, t] * advantage**2
             concentration += weights[b, t] * (chances**2).sum()
         expected = np.array([policy, value, concentration]) / counts.sum()
-        found = rl.a2c_losses(logits, values, actions, returns, mask, sample_weight)
+        padded = actions if mask is None else np.where(mask, actions, -1)
+        found = rl.a2c_losses(logits, values, padded, returns, mask, sample_weight)
         close(list(found), list(expected), 1e-6)
 
 
@@ -536,6 +537,10 @@ def stacked_core():
         (lambda: rl.discounted_returns([[1.0]], 1.5), "`discount`.*1.5"),
         (lambda: rl.log_probabilities([[0.0, 0.0]], [2]), "from 0 to 1.*from 2 to 2"),
         (lambda: rl.total_rewards(make_model("lstm"), 11, 1), "`maze` must be.*11"),
+        (lambda: rl.total_rewards(None, 11, 1), "`maze` must be.*11"),
+        (lambda: rl.rollout(None, 11, rl.draw_chance(0, 1, 3)), "`maze` must be.*11"),
+        (lambda: rl.Trainer(make_model("lstm"), rl.Maze(), None), "`optimizer`.*None"),
+        (lambda: trainer(seed=2**32), "`seed`.*less than"),
         (lambda: keras_mnm.Plastic(8, homogeneous="no"), "`homogeneous`.*False, True.*'no'"),
         (lambda: rl.draw_chance((0, 2**32), 1, 1), "`seed`.*less than 2..32.*4294967296"),
         (lambda: rl.total_rewards(None, rl.Maze(), 1, seed=-1), "`seed`.*-1"),

@@ -100,6 +100,12 @@ def test_runs_of_different_settings_are_not_averaged(stored):
             learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
 
 
+def test_runs_in_other_numbers_of_threads_are_averaged(stored):
+    stored(an_account(0, [0.5], threads=2), an_account(1, [0.7]))
+    _, values = learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
+    assert values.tolist() == [[0.5], [0.7]]
+
+
 def test_kernels_are_told_apart():
     text = """
   %z = f32[32,3,100]{2,1,0} parameter(0)

@@ -160,7 +160,7 @@ def total_rewards(choose, episodes, seed=0):
 
 
 def test_random_policy_earns_a_tenth():
-    """Walls cost 250 times 0.1 times the chance of a wall; goals bring about as much."""
+    """About, as one reads of it: goals bring a little more than walls cost; see the next test."""
     totals = total_rewards(lambda rng, state: rng.integers(4, size=20_000), 20_000)
     assert abs(totals.mean() - 0.1) < 5 * totals.std() / np.sqrt(20_000)
 

@@ -216,6 +216,7 @@ def test_the_backend_of_the_environment_is_checked(monkeypatch, capsys):
         (["--threads", "3"], "--threads 3 must divide --parallel 32"),
         (["--discount", "2"], "--discount 2 must be at most 1"),
         (["--model", "random", "--resume"], "leave out --resume"),
+        (["--model", "random", "--start-from", "x"], "leave out --start-from"),
         (["--model", "hebb"], "invalid choice"),
         (["--backend", "torch"], "expected one of tensorflow, jax, received 'torch'"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),

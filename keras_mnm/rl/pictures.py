@@ -31,7 +31,9 @@ def maze_picture(maze, path, goal, agent=None):
 
 
 def episode_animation(maze, episodes, path, index=0, milliseconds=80):
-    """Draws an episode into an animated GIF file.
+    """Draws an episode into an animated GIF file, with the agent as it was before each step.
+
+    The last picture has the whole reward, and the agent still before the last step.
 
     Args:
         maze: A `Maze`.
@@ -86,7 +88,7 @@ def frame(maze, goal, trail, caption=""):
             f"Received {sorted(missing)} in a maze of {maze.size} rows and columns."
         )
     side = maze.size * _SCALE
-    image = Image.new("RGB", (side, side + _SCALE * 3 // 4 * bool(caption)), "white")
+    image = Image.new("RGB", (side, side + _SCALE * 3 // 2 * bool(caption)), "white")
     draw = ImageDraw.Draw(image)
 
     def corners(cell, margin):
@@ -103,8 +105,9 @@ def frame(maze, goal, trail, caption=""):
     if caption:
         font = ImageFont.load_default(13)
         draw.text((6, side + 4), caption, "black", font)
-        draw.rectangle([side - 118, side + 7, side - 108, side + 17], _GOAL)
-        draw.text((side - 104, side + 4), "goal", "black", font)
-        draw.ellipse([side - 62, side + 7, side - 52, side + 17], _AGENT)
-        draw.text((side - 48, side + 4), "agent", "black", font)
+        legend = side + _SCALE * 3 // 4
+        draw.rectangle([6, legend + 3, 16, legend + 13], _GOAL)
+        draw.text((20, legend), "goal", "black", font)
+        draw.ellipse([62, legend + 3, 72, legend + 13], _AGENT)
+        draw.text((76, legend), "agent", "black", font)
     return image

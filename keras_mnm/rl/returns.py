@@ -102,10 +102,14 @@ def a2c_losses(logits, values, actions, returns, mask=None, sample_weight=None):
     [1.386, 4.0, 0.5]
     """
     logits, values = ops.convert_to_tensor(logits), ops.convert_to_tensor(values)
-    weights = ops.ones_like(values) if mask is None else ops.cast(mask, values.dtype)
+    if mask is None:
+        weights = ops.ones_like(values)
+    else:
+        weights = ops.cast(mask, values.dtype)
+        actions = ops.where(mask, actions, 0)  # whatever pads them
     count = ops.maximum(ops.sum(weights), 1.0)  # without any step the loss is zero, not NaN
     if sample_weight is not None:
-        weights *= ops.cast(sample_weight, values.dtype)
+        weights = weights * ops.cast(sample_weight, values.dtype)
     advantage = ops.cast(returns, values.dtype) - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)

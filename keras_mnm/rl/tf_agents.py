@@ -151,8 +151,9 @@ def _features(spec):
     if isinstance(spec, tf.TensorSpec) and spec.shape.rank == 1 and spec.shape[0]:
         return spec.shape[0]
     raise ValueError(
-        f"An ActorCritic takes observations of one shape (features,). Received the spec {spec}; "
-        "flatten the environment's observations into one vector."
+        "An ActorCritic takes a tf.TensorSpec of observations of one shape (features,). Received "
+        f"the spec {spec}; make the environment a TFPyEnvironment where it is one of Python, and "
+        "its observations one vector."
     )
 
 
@@ -291,6 +292,8 @@ class A2CAgent(tf_agent.TFAgent):
 
     def _gradients(self, experience, weights):
         _check_length(experience)
+        # A number of Python's would be compiled anew for each value.
+        weights = None if weights is None else tf.convert_to_tensor(weights)
         boundary, first = experience.is_boundary(), experience.is_first()
         _check_begins(boundary, first)
         begun = tf.cumsum(tf.cast(~boundary, tf.int32), axis=1, exclusive=True) > 0

@@ -51,10 +51,15 @@ def draw_chance(seed, batch_size, steps):
     (5, 2)
     """
     for part in seed if isinstance(seed, tuple) else (seed,):
-        if integer("seed", part, minimum=0) >= 2**32:  # NumPy would take it for several
-            raise ValueError(f"`seed` must be less than 2**32. Received: seed={part}.")
+        _checked_seed(part)
     rng = np.random.default_rng(seed)
     return Chance(rng.random(batch_size, "float32"), *rng.random((2, steps, batch_size), "float32"))
+
+
+def _checked_seed(seed):
+    if integer("seed", seed, minimum=0) >= 2**32:  # NumPy would take it for several numbers
+        raise ValueError(f"`seed` must be less than 2**32. Received: seed={seed}.")
+    return seed
 
 
 def choose(logits, uniform):
@@ -82,7 +87,7 @@ def rollout(model, maze, chance):
     >>> episodes.rewards.shape == (3, 250)
     True
     """
-    if chance.actions.shape[0] > maze.episode_steps:
+    if chance.actions.shape[0] > checked_maze(maze).episode_steps:
         raise ValueError(
             f"`chance` must be of at most {maze.episode_steps} steps, an episode's. Received one "
             f"of {chance.actions.shape[0]}; draw less, or make the Maze with more `episode_steps`."
@@ -131,6 +136,7 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
     >>> total_rewards(None, Maze(), episodes=250).shape
     (250,)
     """
+    checked_maze(maze)
     if model is not None:  # before what is compiled, where no weights can be made
         _fitted(model, maze)
     parallel = min(integer("parallel", parallel), integer("episodes", episodes))
@@ -188,12 +194,17 @@ def checked_objective(objective):
 
 def prepared_optimizer(optimizer, variables):
     """A Keras optimizer, built for the variables, or a ValueError where it does not fit."""
+    if optimizer is None:
+        raise ValueError(
+            "`optimizer` must be a Keras optimizer or the name of one. Received: None."
+        )
     optimizer = keras.optimizers.get(optimizer)
     if getattr(optimizer, "gradient_accumulation_steps", None):
         raise ValueError(
             "The optimizer must take a step in every update, which its `iterations` count. "
             "Received one with gradient_accumulation_steps="
-            f"{optimizer.gradient_accumulation_steps}; leave that out, and raise `parallel`."
+            f"{optimizer.gradient_accumulation_steps}; leave that out, and learn from more "
+            "episodes an update."
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
@@ -241,7 +252,7 @@ class Trainer:
         self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
         self.objective = checked_objective(objective)
-        self.seed = integer("seed", seed, minimum=0)
+        self.seed = _checked_seed(seed)
         self.threads = integer("threads", threads)
         if self.parallel % self.threads:
             raise ValueError(
