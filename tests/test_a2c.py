@@ -429,6 +429,8 @@ def test_threads_change_nothing():
 
 
 def test_threads_replay_what_they_played():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("takes long, and the tape itself is compared on each backend")
     check_threads("mnm-p")
 
 
