@@ -154,7 +154,7 @@ def test_policy_of_a_model_trained_on_jax(tmp_path):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed; it is the extra 'jax'")
     environment, path, seen = make_environment(), tmp_path / "m.keras", tmp_path / "seen.npy"
-    model = make_model()
+    model = make_model("lstm")
     model.save(path)
     time_step = environment.reset()
     np.save(seen, time_step.observation)
