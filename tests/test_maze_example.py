@@ -27,6 +27,23 @@ def quick(monkeypatch):
     monkeypatch.setitem(maze_a2c.EPISODES, "evaluation", 8)
 
 
+def start_and_end(end, folder, monkeypatch, capsys):
+    """A run that `end()` ends after its third update, so that two are kept."""
+    update = rl.Trainer.update
+
+    def end_then(self):
+        if self.updates == 3:
+            end()
+        return update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rl.Trainer, "update", end_then)
+        with pytest.raises(SystemExit) as stop:
+            maze_a2c.main([*TINY, "--output", str(folder)])
+    assert stop.value.code == 130
+    assert "2 updates are kept" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("quick")
 def test_interrupted_resumed_evaluated_and_packed(tmp_path, capsys, monkeypatch):
     """A run that is interrupted and resumed ends with the weights of an unbroken one."""
@@ -35,19 +52,10 @@ def test_interrupted_resumed_evaluated_and_packed(tmp_path, capsys, monkeypatch)
     figures = last_json(capsys)
     assert {"mean_reward", "std_reward"} <= figures.keys()
 
-    update = rl.Trainer.update
+    def interrupt():
+        raise KeyboardInterrupt
 
-    def interrupt(self):
-        if self.updates == 3:
-            raise KeyboardInterrupt
-        return update(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rl.Trainer, "update", interrupt)
-        with pytest.raises(SystemExit) as stop:
-            maze_a2c.main([*TINY, "--output", str(broken)])
-    assert stop.value.code == 130
-    assert "2 updates are kept" in capsys.readouterr().out
+    start_and_end(interrupt, broken, monkeypatch, capsys)
     maze_a2c.main([*TINY, "--output", str(broken), "--resume"])
     assert last_json(capsys) == figures
     models = [keras.saving.load_model(folder / "model.keras") for folder in (whole, broken)]
@@ -80,26 +88,14 @@ def test_ended_by_a_scheduler_resumed_with_more_threads_and_gone_on_from(
     tmp_path, capsys, monkeypatch
 ):
     run, longer = tmp_path / "run", tmp_path / "longer"
-    update = rl.Trainer.update
-
-    def end(self):
-        if self.updates == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rl.Trainer, "update", end)
-        with pytest.raises(SystemExit) as stop:
-            maze_a2c.main([*TINY, "--output", str(run)])
-    assert stop.value.code == 130
-    assert "2 updates are kept" in capsys.readouterr().out
+    start_and_end(lambda: os.kill(os.getpid(), signal.SIGTERM), run, monkeypatch, capsys)
     maze_a2c.main([*TINY, "--output", str(run), "--resume", "--threads", "2"])
     assert "Continuing after update 2" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         maze_a2c.main([*TINY, "--output", str(run), "--resume"])
     assert "--start-from" in capsys.readouterr().err
 
-    began = []
+    began, update = [], rl.Trainer.update
     monkeypatch.setattr(
         rl.Trainer, "update", lambda self: began.append(self.model.get_weights()) or update(self)
     )

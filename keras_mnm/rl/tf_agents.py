@@ -285,17 +285,13 @@ class A2CAgent(tf_agent.TFAgent):
         return tf_agent.LossInfo(loss, parts)
 
     def _loss(self, experience, weights=None, training=False):
-        _check_length(experience)
-        _check_begins(experience.is_boundary(), experience.is_first())
+        weights = _checked(experience, weights)
         loss, parts = self._losses(self.model.call_with_resets, experience, weights)
         return tf_agent.LossInfo(loss, parts)
 
     def _gradients(self, experience, weights):
-        _check_length(experience)
-        # A number of Python's would be compiled anew for each value.
-        weights = None if weights is None else tf.convert_to_tensor(weights)
+        weights = _checked(experience, weights)
         boundary, first = experience.is_boundary(), experience.is_first()
-        _check_begins(boundary, first)
         begun = tf.cumsum(tf.cast(~boundary, tf.int32), axis=1, exclusive=True) > 0
         arguments = experience._replace(policy_info=()), weights
         return tf.cond(
@@ -340,15 +336,16 @@ class A2CAgent(tf_agent.TFAgent):
         rewards = tf.where(bootstrap, tf.stop_gradient(values), rewards)
         discounts = tf.where(bootstrap, tf.zeros_like(discounts), discounts)
         returns = discounted_returns(rewards, self.objective.discount, discounts=discounts)
-        if weights is not None:
-            weights = tf.convert_to_tensor(weights)
-            weights = tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights
         losses = a2c_losses(logits, values, experience.action, returns, ~bootstrap, weights)
         extra = self.model.meta_loss(states), self.model.regularization_loss()
         return self.objective.loss(losses, *extra)
 
 
-def _check_length(experience):
+def _checked(experience, weights):
+    """The weights as a tensor `[B, T]`, `[B, 1]` or `[1, 1]`, or None.
+
+    An error where a trajectory cannot be learned from.
+    """
     shape = experience.step_type.shape
     if shape.rank != 2 or shape[1] is None:
         raise ValueError(
@@ -356,14 +353,16 @@ def _check_length(experience):
             f"shape {shape}; in a tf.function, set it with tf.ensure_shape, or call `train` "
             "outside of one, for it compiles itself."
         )
-
-
-def _check_begins(boundary, first):
     tf.debugging.assert_equal(
-        boundary[:, 0] | first[:, 0],
+        (experience.is_boundary() | experience.is_first())[:, 0],
         True,
         "An A2CAgent learns from trajectories that begin with an episode, or with the boundary "
         "before one, for there its memory is known. Received some that begin within an episode; "
         "collect whole ones: reset the environment before the driver runs, and give the replay "
         "buffer a max_length of at least the steps that it collects.",
     )
+    if weights is None:
+        return None
+    # A number of Python's would be compiled anew for each value.
+    weights = tf.convert_to_tensor(weights)
+    return tf.reshape(weights, (-1, 1)) if weights.shape.rank < 2 else weights

@@ -147,7 +147,6 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
 
 
 def _fitted(model, maze):
-    checked_maze(maze)
     return fitted(model, (None, maze.episode_steps, maze.observation_size), maze.num_actions)
 
 
@@ -247,8 +246,8 @@ class Trainer:
     """
 
     def __init__(self, model, maze, optimizer, parallel=32, objective=None, seed=0, threads=1):
+        self.maze = checked_maze(maze)
         self.model = _fitted(model, maze)
-        self.maze = maze
         self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
         self.objective = checked_objective(objective)
