@@ -14,8 +14,12 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # XLA's own threads have been known to wait for each other for ever where cores are few
-# (PyAutoLabs/PyAutoFit#1528), and here several processes share the cores.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# (PyAutoLabs/PyAutoFit#1528), and here several processes share the cores. Nor do programs as
+# small as these gain from being compiled in pieces, and torch's threads spin while they wait.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1"
+)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
 
