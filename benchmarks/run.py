@@ -31,6 +31,7 @@ BENCHMARKS = (
     "babi_batches",
     "maze_update",
     "maze_bounds",
+    "sort_errors",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
@@ -12,6 +13,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
 import learning_curves  # noqa: E402
 import run  # noqa: E402
+import sort_errors  # noqa: E402
 
 
 @pytest.mark.parametrize("name", run.BENCHMARKS)
@@ -143,3 +145,16 @@ def test_what_is_not_installed_is_skipped_with_a_reason():
 
     result = run.time_in_turn("group", {"dnc": missing}, repeats=1)
     assert result["skipped"] == {"dnc": "dnc is not installed"}
+
+
+def test_answers_are_explained_by_the_vectors_that_they_mix():
+    ranked = np.random.default_rng(0).integers(2, size=(50, 20, 8)).astype(float)
+    answers = 0.7 * ranked[:, :16] + 0.3 * ranked[:, 1:17]
+    weights = sort_errors.weights_by_rank(ranked, answers)
+    expected = {"-3": 0, "-2": 0, "-1": 0, "0": 0.7, "1": 0.3, "2": 0, "3": 0}
+    assert weights == pytest.approx(expected, abs=1e-9)
+    gaps = sort_errors.gaps_to_the_nearest(np.array([[3.0, 2.5, 0.0]]))
+    assert gaps.tolist() == [[0.5, 0.5, 2.5]]
+    wrong = np.array([[8, 6, 4, 2]])
+    quarters = sort_errors.by_quarter(np.array([[0.0, 1.0, 2.0, 3.0]]), wrong)
+    assert [quarter["wrong_bits"] for quarter in quarters] == [8, 6, 4, 2]
