@@ -2,6 +2,7 @@
 
 python examples/priority_sort.py
 python examples/priority_sort.py --model lstm-salu
+python examples/priority_sort.py --thresholds 32 --meta-loss-weight 0.1
 python examples/priority_sort.py --evaluate runs/priority-sort-mnm-p-seed0 --episodes 2000
 """
 
@@ -20,13 +21,22 @@ class PrioritySort(experiment.Task):
             type=positive_int,
             help="how many of them are wanted; by default four fifths",
         )
+        group.add_argument(
+            "--thresholds",
+            type=positive_int,
+            help="give the priority as a `keras_mnm.Thermometer` of that many, which makes it far "
+            "easier to tell from its neighbours; by default as one number",
+        )
 
     def settings(self, args):
         from keras_mnm.tasks import priority_sort
 
         wanted = args.sorted_vectors or max(1, 4 * args.vectors // 5)
         priority_sort.check_instance(args.vectors, wanted)
-        return {"vectors": args.vectors, "sorted_vectors": wanted}
+        settings = {"vectors": args.vectors, "sorted_vectors": wanted}
+        if args.thresholds:
+            settings["thresholds"] = args.thresholds
+        return settings
 
     def settings_of(self, model):
         from keras_mnm.tasks import priority_sort
@@ -52,7 +62,7 @@ class PrioritySort(experiment.Task):
     def episodes(self, settings, **options):
         from keras_mnm.tasks import PrioritySort
 
-        return PrioritySort(**settings, **options)
+        return PrioritySort(settings["vectors"], settings["sorted_vectors"], **options)
 
     def make_model(self, settings, recurrent):
         import keras_mnm
@@ -60,7 +70,9 @@ class PrioritySort(experiment.Task):
 
         wanted = settings["sorted_vectors"]
         steps = settings["vectors"] + wanted
-        return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS)
+        thresholds = settings.get("thresholds")
+        encoder = keras_mnm.Thermometer(thresholds) if thresholds else None
+        return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS, encoder)
 
     def loss_and_metrics(self):
         import keras

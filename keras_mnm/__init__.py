@@ -14,6 +14,7 @@ from keras_mnm.layers import (
     PlasticCell,
     SALUCell,
     SALUState,
+    Thermometer,
 )
 from keras_mnm.metrics import SequenceAccuracy, WrongBits
 from keras_mnm.models import (
@@ -44,6 +45,7 @@ __all__ = [
     "SALUState",
     "SequenceAccuracy",
     "StopOnNaN",
+    "Thermometer",
     "WrongBits",
     "backend",
     "from_preset",

@@ -7,6 +7,7 @@ from keras_mnm.layers.plastic import Plastic
 from keras_mnm.layers.plastic_cell import PlasticCell
 from keras_mnm.layers.salu import SALU
 from keras_mnm.layers.salu_cell import SALUCell, SALUState
+from keras_mnm.layers.thermometer import Thermometer
 
 __all__ = [
     "BFPF",
@@ -20,4 +21,5 @@ __all__ = [
     "PlasticCell",
     "SALUCell",
     "SALUState",
+    "Thermometer",
 ]

@@ -40,7 +40,7 @@ def token_model(
     return Model(tokens, logits, name="token_model")
 
 
-def vector_model(recurrent, features, sequence_length, answer_length, output_units):
+def vector_model(recurrent, features, sequence_length, answer_length, output_units, encoder=None):
     """A model that reads a sequence of vectors and answers at its last steps.
 
     Args:
@@ -50,12 +50,15 @@ def vector_model(recurrent, features, sequence_length, answer_length, output_uni
         sequence_length: Number of steps `T`, or None for any.
         answer_length: Number of steps at the end that are answered.
         output_units: Size of an answer.
+        encoder: A layer that the vectors go through first, for instance a
+            `keras_mnm.Thermometer`. Defaults to `None`.
 
     Returns:
         A `keras_mnm.Model` from `[B, T, features]` to logits `[B, answer_length, output_units]`.
     """
     vectors = keras.Input((sequence_length, features), name="vectors")
-    logits = _answers(recurrent, vectors, answer_length, output_units)
+    encoded = encoder(vectors) if encoder else vectors
+    logits = _answers(recurrent, encoded, answer_length, output_units)
     return Model(vectors, logits, name="vector_model")
 
 
