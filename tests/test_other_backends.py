@@ -23,6 +23,7 @@ FILES = [
     "test_training.py",
     "test_model.py",
     "test_trace.py",
+    "test_thermometer.py",
 ]
 
 

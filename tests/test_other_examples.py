@@ -23,6 +23,11 @@ RUNS = [
         ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm-salu"],
         {"vectors": 4, "sorted_vectors": 3},
     ),
+    (
+        priority_sort,
+        ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm", "--thresholds", "5"],
+        {"vectors": 4, "sorted_vectors": 3, "thresholds": 5},
+    ),
 ]
 
 

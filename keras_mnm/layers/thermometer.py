@@ -9,10 +9,10 @@ from keras_mnm.validation import integer, number
 class Thermometer(keras.layers.Layer):
     """Codes the last feature of a vector, a number in [-1, 1], by soft thresholds.
 
-    A single number hardly changes what a fresh controller does. Here it becomes `thresholds`
-    features `tanh(s (x - θ_i))`, with the `θ_i` evenly from -1 to 1 (thermometer encoding, with soft
-    steps), of which most change sharply somewhere. The other features stay as they are, and so do
-    vectors of zeros, the steps without an input.
+    A single number hardly changes what a fresh controller does, and numbers close to each other
+    change it alike. Here it becomes `thresholds` features `tanh(s (x - θ_i))`, the `θ_i` evenly
+    from -1 to 1 (a thermometer code with soft steps). The other features stay as they are, and so
+    do vectors of zeros, the steps without an input.
 
     Args:
         thresholds: Integer of at least 2, the number of thresholds `n`. Defaults to `32`.
@@ -29,9 +29,8 @@ class Thermometer(keras.layers.Layer):
 
     >>> import numpy as np, keras_mnm
     >>> code = keras_mnm.Thermometer(thresholds=3)(np.array([[7.0, 0.5], [0.0, 0.0]]))
-    >>> np.array(code).round(2) + 0.0
-    array([[ 7.,  1.,  1., -1.],
-           [ 0.,  0.,  0.,  0.]])
+    >>> np.array(code).round(2).tolist()
+    [[7.0, 1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]
     """
 
     def __init__(self, thresholds=32, sharpness=20.0, **kwargs):
