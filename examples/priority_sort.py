@@ -24,8 +24,8 @@ class PrioritySort(experiment.Task):
         group.add_argument(
             "--thresholds",
             type=positive_int,
-            help="give the priority as a `keras_mnm.Thermometer` of that many, which makes it far "
-            "easier to tell from its neighbours; by default as one number",
+            help="give the priority through a `keras_mnm.Thermometer` of that many, at least 2, "
+            "which the paper does not do; by default as one number",
         )
 
     def settings(self, args):
@@ -34,11 +34,12 @@ class PrioritySort(experiment.Task):
         wanted = args.sorted_vectors or max(1, 4 * args.vectors // 5)
         priority_sort.check_instance(args.vectors, wanted)
         settings = {"vectors": args.vectors, "sorted_vectors": wanted}
-        if args.thresholds:
-            settings["thresholds"] = args.thresholds
-        return settings
+        if args.thresholds == 1:
+            raise ValueError("--thresholds must be at least 2; received 1")
+        return _with_thresholds(settings, args.thresholds)
 
     def settings_of(self, model):
+        from keras_mnm import Thermometer
         from keras_mnm.tasks import priority_sort
 
         input_shape, output_shape = model.input_shape, model.output_shape
@@ -46,7 +47,9 @@ class PrioritySort(experiment.Task):
         if (input_shape[2:], output_shape[2:]) == sizes and input_shape[1]:
             steps, wanted = input_shape[1], output_shape[1]
             if 2 * wanted <= steps:
-                return {"vectors": steps - wanted, "sorted_vectors": wanted}
+                settings = {"vectors": steps - wanted, "sorted_vectors": wanted}
+                codes = (layer for layer in model.layers if isinstance(layer, Thermometer))
+                return _with_thresholds(settings, getattr(next(codes, None), "thresholds", None))
         raise ValueError(
             f"the model maps {input_shape} to {output_shape}; expected one of priority sort, "
             f"(batch, n+m, {priority_sort.CHANNELS}) to (batch, m, {priority_sort.BITS}) logits"
@@ -54,7 +57,9 @@ class PrioritySort(experiment.Task):
 
     def instance_name(self, settings):
         sizes = (settings["vectors"], settings["sorted_vectors"])
-        return self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
+        name = self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
+        code = "-thermometer{thresholds}" if "thresholds" in settings else ""
+        return name + code.format(**settings)
 
     def steps(self, settings):
         return 4000
@@ -72,7 +77,7 @@ class PrioritySort(experiment.Task):
         steps = settings["vectors"] + wanted
         thresholds = settings.get("thresholds")
         encoder = keras_mnm.Thermometer(thresholds) if thresholds else None
-        return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS, encoder)
+        return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS, encoder=encoder)
 
     def loss_and_metrics(self):
         import keras
@@ -98,6 +103,10 @@ class PrioritySort(experiment.Task):
             print(f"  {wrong} of {bits} bits are wrong; the first vectors:")
             for wanted, found in zip(target[:3], answer[:3], strict=True):
                 print(f"    {_digits(wanted)} wanted, {_digits(found)} found")
+
+
+def _with_thresholds(settings, thresholds):
+    return {**settings, "thresholds": thresholds} if thresholds else settings
 
 
 def _digits(vector):

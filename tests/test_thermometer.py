@@ -60,12 +60,29 @@ def test_in_a_saved_model_with_a_mask(tmp_path):
     assert again.get_layer("code").get_config() == model.get_layer("code").get_config()
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_half_precision_is_of_the_outputs_alone(dtype):
+    close = np.array([[1.0, 0.9], [1.0, 0.9015]], "float32")
+    found = keras_mnm.Thermometer(dtype=dtype)(close)
+    assert keras.backend.standardize_dtype(found.dtype) == keras.DTypePolicy(dtype).compute_dtype
+    expected = array(keras_mnm.Thermometer()(close))
+    np.testing.assert_allclose(array(found), expected, atol=4e-3)
+
+
+def test_shapes_and_the_default_sharpness():
+    assert make().compute_output_shape((None, None, None)) == (None, None, None)
+    assert array(make()(np.array([[0.5]]))).shape == (1, 5)
+    assert keras_mnm.Thermometer().sharpness == 20.0
+    assert keras_mnm.Thermometer(63).sharpness == 40.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"thresholds": 1}, "`thresholds`.*at least 2.*1"),
         ({"thresholds": 2.5}, "`thresholds`.*2.5"),
         ({"sharpness": -1.0}, "`sharpness`.*-1.0"),
+        ({"sharpness": 0.0}, "`sharpness`.*0.0"),
         ({"sharpness": math.inf}, "`sharpness`.*inf"),
     ],
 )

@@ -50,14 +50,14 @@ def vector_model(recurrent, features, sequence_length, answer_length, output_uni
         sequence_length: Number of steps `T`, or None for any.
         answer_length: Number of steps at the end that are answered.
         output_units: Size of an answer.
-        encoder: A layer that the vectors go through first, for instance a
-            `keras_mnm.Thermometer`. Defaults to `None`.
+        encoder: A layer that the vectors go through first, `[B, T, features]` to `[B, T, any]`, for
+            instance a `keras_mnm.Thermometer`. Defaults to `None`.
 
     Returns:
         A `keras_mnm.Model` from `[B, T, features]` to logits `[B, answer_length, output_units]`.
     """
     vectors = keras.Input((sequence_length, features), name="vectors")
-    encoded = encoder(vectors) if encoder else vectors
+    encoded = vectors if encoder is None else encoder(vectors)
     logits = _answers(recurrent, encoded, answer_length, output_units)
     return Model(vectors, logits, name="vector_model")
 
