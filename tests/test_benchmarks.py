@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+import keras_mnm
+
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
@@ -145,6 +147,10 @@ def test_what_is_not_installed_is_skipped_with_a_reason():
 
     result = run.time_in_turn("group", {"dnc": missing}, repeats=1)
     assert result["skipped"] == {"dnc": "dnc is not installed"}
+
+
+def test_the_models_of_sort_errors_are_presets():
+    assert set(sort_errors.MODELS) <= set(keras_mnm.list_presets())
 
 
 def test_answers_are_explained_by_the_vectors_that_they_mix():
