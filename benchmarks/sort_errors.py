@@ -113,5 +113,5 @@ def draw(results, path):
     for axis in (mixed, wrong):
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    wrong.legend()
+    mixed.legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=130)
