@@ -57,9 +57,7 @@ class PrioritySort(experiment.Task):
 
     def instance_name(self, settings):
         sizes = (settings["vectors"], settings["sorted_vectors"])
-        name = self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
-        code = "-thermometer{thresholds}" if "thresholds" in settings else ""
-        return name + code.format(**settings)
+        return self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
 
     def steps(self, settings):
         return 4000
