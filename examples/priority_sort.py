@@ -33,10 +33,7 @@ class PrioritySort(experiment.Task):
 
         wanted = args.sorted_vectors or max(1, 4 * args.vectors // 5)
         priority_sort.check_instance(args.vectors, wanted)
-        settings = {"vectors": args.vectors, "sorted_vectors": wanted}
-        if args.thresholds == 1:
-            raise ValueError("--thresholds must be at least 2; received 1")
-        return _with_thresholds(settings, args.thresholds)
+        return _instance(args.vectors, wanted, args.thresholds)
 
     def settings_of(self, model):
         from keras_mnm import Thermometer
@@ -47,9 +44,8 @@ class PrioritySort(experiment.Task):
         if (input_shape[2:], output_shape[2:]) == sizes and input_shape[1]:
             steps, wanted = input_shape[1], output_shape[1]
             if 2 * wanted <= steps:
-                settings = {"vectors": steps - wanted, "sorted_vectors": wanted}
-                codes = (layer for layer in model.layers if isinstance(layer, Thermometer))
-                return _with_thresholds(settings, getattr(next(codes, None), "thresholds", None))
+                codes = [x.thresholds for x in model.layers if isinstance(x, Thermometer)]
+                return _instance(steps - wanted, wanted, *codes[:1])
         raise ValueError(
             f"the model maps {input_shape} to {output_shape}; expected one of priority sort, "
             f"(batch, n+m, {priority_sort.CHANNELS}) to (batch, m, {priority_sort.BITS}) logits"
@@ -103,7 +99,8 @@ class PrioritySort(experiment.Task):
                 print(f"    {_digits(wanted)} wanted, {_digits(found)} found")
 
 
-def _with_thresholds(settings, thresholds):
+def _instance(vectors, wanted, thresholds=None):
+    settings = {"vectors": vectors, "sorted_vectors": wanted}
     return {**settings, "thresholds": thresholds} if thresholds else settings
 
 
