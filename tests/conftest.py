@@ -4,21 +4,23 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-# Small programs, each run a few times, so that the tests wait for the compiler: they ask for few
-# optimizations (users have them all), and keep what was compiled.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Small programs, each run a few times, so that the tests wait for the compiler: they ask XLA for
+# few optimizations (users have them all), and JAX keeps what was compiled. XLA's own threads have
+# been known to wait for each other for ever where cores are few (PyAutoLabs/PyAutoFit#1528), and
+# here several processes share the cores. Nor do programs as small as these gain from being
+# compiled in pieces, and torch's threads spin while they wait.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     os.path.join(tempfile.gettempdir(), f"keras_mnm_tests_{os.getuid()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-# XLA's own threads have been known to wait for each other for ever where cores are few
-# (PyAutoLabs/PyAutoFit#1528), and here several processes share the cores. Nor do programs as
-# small as these gain from being compiled in pieces, and torch's threads spin while they wait.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1"
-)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Settings of the user's must not decide what the tests find.
 os.environ.pop("KERAS_MNM_PRESETS", None)
