@@ -86,7 +86,7 @@ class PrioritySort(experiment.Task):
     def figures(self, outputs, targets):
         wrong = (outputs > 0) != (targets > 0)
         return {
-            "wrong_bits": float(wrong.sum(axis=(1, 2)).mean()),
+            "wrong_bits_per_sequence": float(wrong.sum(axis=(1, 2)).mean()),
             "bit_accuracy": float(1.0 - wrong.mean()),
         }
 

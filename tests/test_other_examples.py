@@ -76,7 +76,7 @@ def test_figures_count_mistakes():
     logits = np.full((2, 3, 8), -1.0)
     logits[0, 0, :4] = 1.0
     figures = priority_sort.TASK.figures(logits, bits)
-    assert figures == {"wrong_bits": 2.0, "bit_accuracy": 1.0 - 4 / 48}
+    assert figures == {"wrong_bits_per_sequence": 2.0, "bit_accuracy": 1.0 - 4 / 48}
     assert not priority_sort.TASK.solved({"wrong_bits": 2.0})
     assert priority_sort.TASK.solved({"wrong_bits": 0.0})
 
