@@ -84,6 +84,12 @@ def training_parser(description, **defaults):
         default=1.0,
         help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g",
     )
+    train.add_argument(
+        "--step-size",
+        type=positive_float,
+        help="η of the writes, for mnm-p and mnm-g; by default 2 / (H D), 0.02 with one head and "
+        "100 units. A few times that is learned much sooner",
+    )
     add_run_options(train)
     parser.add_argument(
         "--seed",

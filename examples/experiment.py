@@ -233,6 +233,8 @@ def train(task, args, parser):
         settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
     if args.meta_loss_weight != 1.0:
         settings["meta_loss_weight"] = args.meta_loss_weight
+    if args.step_size:
+        settings["step_size"] = args.step_size
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_installed(parser, "matplotlib", "viz")
 
@@ -242,7 +244,9 @@ def train(task, args, parser):
     run = Run(folder, settings, functools.partial(task.is_done, instance))
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
-    recurrent = task.recurrent_layer(args.model, meta_loss_weight=args.meta_loss_weight)
+    recurrent = task.recurrent_layer(
+        args.model, meta_loss_weight=args.meta_loss_weight, step_size=args.step_size
+    )
     model = task.make_model(instance, recurrent)
     begin(model, folder, args, parser)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
