@@ -303,15 +303,31 @@ def begin(model, folder, args, parser):
 
 
 def take_weights(model, name):
-    """Gives `model` the weights of another one of the same sizes."""
-    weights = open_model(name).get_weights()
+    """Gives `model` the weights of another one of the same sizes, with the same step size."""
+    other = open_model(name)
+    weights = other.get_weights()
     theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
     if theirs != ours:
         raise ValueError(
             f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
             "a model of the same kind and sizes"
         )
+    # The rates are those that the weights were trained for: with larger steps, they blow up.
+    theirs, ours = _step_sizes(other), _step_sizes(model)
+    if theirs != ours:
+        raise ValueError(
+            f"the weights of {name} were trained with a step size of {theirs[0]:g}, and this "
+            f"model has {ours[0]:g}; give --step-size {theirs[0]:g}"
+        )
     model.set_weights(weights)
+
+
+def _step_sizes(model):
+    """η of each memory of a model."""
+    import keras_mnm
+
+    cells = [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
+    return [cell.memory.step_size_for(cell.num_heads) for cell in cells]
 
 
 def write_start(folder, name):
