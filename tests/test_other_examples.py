@@ -17,7 +17,11 @@ import keras_mnm
 TINY = ["--steps", "4", "--batch-size", "4", "--episodes", "20"]
 RUNS = [
     (double_copy, ["--length", "3", "--model", "lstm"], {"length": 3}),
-    (double_copy, ["--length", "3", "--model", "mnm-g"], {"length": 3}),
+    (
+        double_copy,
+        ["--length", "3", "--model", "mnm-g", "--step-size", "0.04"],
+        {"length": 3, "step_size": 0.04},
+    ),
     (
         priority_sort,
         ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm-salu"],
@@ -44,6 +48,9 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
     example.main(["--evaluate", str(tmp_path), "--episodes", "20"])
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again == pytest.approx(figures)
+    for layer in experiment.open_model(str(tmp_path)).layers:
+        if isinstance(layer, keras_mnm.MNM):
+            assert layer.cell.step_size == instance.get("step_size")
 
     account = experiment.account_of(tmp_path)
     assert account["updates"] == 4
