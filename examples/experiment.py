@@ -303,7 +303,7 @@ def begin(model, folder, args, parser):
 
 
 def take_weights(model, name):
-    """Gives `model` the weights of another one of the same sizes, with the same step size."""
+    """Gives `model` the weights of another one of the same sizes."""
     other = open_model(name)
     weights = other.get_weights()
     theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
@@ -312,22 +312,21 @@ def take_weights(model, name):
             f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
             "a model of the same kind and sizes"
         )
-    # The rates are those that the weights were trained for: with larger steps, they blow up.
-    theirs, ours = _step_sizes(other), _step_sizes(model)
-    if theirs != ours:
-        raise ValueError(
-            f"the weights of {name} were trained with a step size of {theirs[0]:g}, and this "
-            f"model has {ours[0]:g}; give --step-size {theirs[0]:g}"
-        )
+    # Rates are trained for their step size: it may be changed on purpose, not by leaving it out.
+    for before, cell in zip(_memory_cells(other), _memory_cells(model), strict=True):
+        theirs, ours = (c.memory.step_size_for(c.num_heads) for c in (before, cell))
+        if cell.step_size is None and theirs != ours:
+            raise ValueError(
+                f"the weights of {name} were trained with a step size of {theirs:g}, which is not "
+                f"the default one, {ours:g}; give --step-size {theirs:g} to keep it"
+            )
     model.set_weights(weights)
 
 
-def _step_sizes(model):
-    """η of each memory of a model."""
+def _memory_cells(model):
     import keras_mnm
 
-    cells = [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
-    return [cell.memory.step_size_for(cell.num_heads) for cell in cells]
+    return [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
 
 
 def write_start(folder, name):

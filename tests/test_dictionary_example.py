@@ -148,10 +148,6 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
             ["--start-from", "dictionary-4x1-mnm-p", "--model", "mnm-g"],
             "a model of the same kind",
         ),
-        (
-            ["--start-from", "dictionary-4x1-mnm-p", "--model", "mnm-p", "--step-size", "0.08"],
-            "give --step-size 0.02",
-        ),
         (["--evaluate", "no-such-preset"], "Unknown preset"),
         (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
         (["--evaluate", "{file}.keras"], "could not be loaded"),

@@ -58,6 +58,18 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
     assert experiment.task_of(account["settings"]) is example.TASK
 
 
+def test_a_step_size_is_changed_on_purpose_alone(tmp_path):
+    def make_model(**options):
+        return keras.Sequential([keras.Input((3, 2)), keras_mnm.MNM(4, 4, **options)])
+
+    make_model(step_size=0.25).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"default one, 0\.5; give --step-size 0\.25"):
+        experiment.take_weights(make_model(), str(tmp_path / "model.keras"))
+    experiment.take_weights(make_model(step_size=1.0), str(tmp_path / "model.keras"))
+    make_model(step_size=0.5).save(tmp_path / "model.keras")
+    experiment.take_weights(make_model(), str(tmp_path / "model.keras"))
+
+
 @pytest.mark.parametrize("example", [double_copy, priority_sort])
 def test_a_model_of_another_task_gets_one_sentence(example, capsys):
     with pytest.raises(SystemExit):
