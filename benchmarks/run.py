@@ -32,6 +32,7 @@ BENCHMARKS = (
     "maze_update",
     "maze_bounds",
     "sort_errors",
+    "write_rates",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

@@ -1,0 +1,56 @@
+"""How strongly trained memories write: the rates β of the presets of the algorithmic tasks.
+
+A rate is at most 1. Where most are 1, a model would write more if it could, and with a larger
+`step_size` it can.
+"""
+
+TASKS = ("dictionary", "double-copy", "priority-sort")
+EPISODES = 32
+SEED = 0
+FULL = 0.99
+"""A rate above is as good as 1."""
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def measure(quick):
+    import keras_mnm
+
+    presets = [
+        name
+        for name in sorted(keras_mnm.list_presets())
+        if name.startswith(TASKS) and name.endswith(("-mnm-p", "-mnm-g"))
+    ]
+    return {
+        name: figures(name, 2 if quick else EPISODES) for name in presets[: 1 if quick else None]
+    }
+
+
+def figures(name, episodes):
+    import experiment
+    import numpy as np
+
+    import keras_mnm
+
+    model = keras_mnm.from_preset(name)
+    task = experiment.task_of(keras_mnm.list_presets()[name]["training"]["settings"])
+    inputs, _ = task.fresh_episodes(model, episodes, SEED)
+    rates = np.asarray(keras_mnm.memory_trace(model, inputs).rates)
+    cell = next(layer for layer in model.layers if isinstance(layer, keras_mnm.MNM)).cell
+    return {
+        "step_size": cell.memory.step_size_for(cell.num_heads),
+        "full_rates": float((rates > FULL).mean()),
+        "quantiles": {str(level): float(np.quantile(rates, level)) for level in LEVELS},
+        "episodes": episodes,
+        "seed": SEED,
+    }
+
+
+def table(results):
+    columns = ["preset", "step size", f"rates above {FULL}", *(f"quantile {q}" for q in LEVELS)]
+    lines = [f"| {' | '.join(columns)} |", f"| --- {'| ---: ' * (len(columns) - 1)}|"]
+    for name, result in results.items():
+        quantiles = " | ".join(f"{value:.2f}" for value in result["quantiles"].values())
+        lines.append(
+            f"| {name} | {result['step_size']:g} | {result['full_rates']:.0%} | {quantiles} |"
+        )
+    return "\n".join(lines)
