@@ -88,7 +88,7 @@ def training_parser(description, **defaults):
         "--step-size",
         type=positive_float,
         help="η of the writes, for mnm-p and mnm-g; by default 2 / (H D), 0.02 with one head and "
-        "100 units. A few times that is learned much sooner",
+        "100 units",
     )
     add_run_options(train)
     parser.add_argument(

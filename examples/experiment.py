@@ -233,7 +233,9 @@ def train(task, args, parser):
         settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
     if args.meta_loss_weight != 1.0:
         settings["meta_loss_weight"] = args.meta_loss_weight
-    if args.step_size:
+    if args.step_size is not None:
+        if not args.model.startswith("mnm"):
+            raise ValueError(f"--step-size is of mnm-p and mnm-g; leave it out with {args.model}")
         settings["step_size"] = args.step_size
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_installed(parser, "matplotlib", "viz")
@@ -296,14 +298,17 @@ def model_of(run):
 def begin(model, folder, args, parser):
     """Gives a run's model the weights to begin with, and makes its folder."""
     if args.start_from and not args.resume:
-        take_weights(model, args.start_from)
+        take_weights(model, args.start_from, getattr(args, "step_size", None))
     check_writable(parser, folder)
     if not args.resume:
         write_start(folder, args.start_from)
 
 
-def take_weights(model, name):
-    """Gives `model` the weights of another one of the same sizes."""
+def take_weights(model, name, step_size=None):
+    """Gives `model` the weights of another one of the same sizes.
+
+    Rates are trained for their step size, which stays unless a new `step_size` was asked for.
+    """
     other = open_model(name)
     weights = other.get_weights()
     theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
@@ -312,21 +317,21 @@ def take_weights(model, name):
             f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
             "a model of the same kind and sizes"
         )
-    # Rates are trained for their step size: it may be changed on purpose, not by leaving it out.
-    for before, cell in zip(_memory_cells(other), _memory_cells(model), strict=True):
-        theirs, ours = (c.memory.step_size_for(c.num_heads) for c in (before, cell))
-        if cell.step_size is None and theirs != ours:
-            raise ValueError(
-                f"the weights of {name} were trained with a step size of {theirs:g}, which is not "
-                f"the default one, {ours:g}; give --step-size {theirs:g} to keep it"
-            )
+    theirs, ours = _step_sizes(other), _step_sizes(model)
+    if step_size is None and theirs != ours:
+        raise ValueError(
+            f"the weights of {name} were trained with a step size of {theirs[0]:g}, and this model "
+            f"has {ours[0]:g}; keep it with --step-size {theirs[0]:g}, or give another on purpose"
+        )
     model.set_weights(weights)
 
 
-def _memory_cells(model):
+def _step_sizes(model):
+    """η of each memory of a model."""
     import keras_mnm
 
-    return [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
+    cells = [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
+    return [cell.memory.step_size_for(cell.num_heads) for cell in cells]
 
 
 def write_start(folder, name):

@@ -5,10 +5,10 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 # Small programs, each run a few times, so that the tests wait for the compiler: they ask XLA for
-# few optimizations (users have them all), and JAX keeps what was compiled. XLA's own threads have
+# few optimizations (users have them all), and JAX keeps what was compiled. Fusion emitters take
+# longer to compile than the older ones, and so do small programs in pieces. XLA's own threads have
 # been known to wait for each other for ever where cores are few (PyAutoLabs/PyAutoFit#1528), and
-# here several processes share the cores. Nor do programs as small as these gain from being
-# compiled in pieces, and torch's threads spin while they wait.
+# here several processes share the cores. torch's threads spin while they wait.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "

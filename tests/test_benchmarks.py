@@ -16,6 +16,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 import learning_curves  # noqa: E402
 import run  # noqa: E402
 import sort_errors  # noqa: E402
+import write_rates  # noqa: E402
 
 
 @pytest.mark.parametrize("name", run.BENCHMARKS)
@@ -151,6 +152,10 @@ def test_what_is_not_installed_is_skipped_with_a_reason():
 
 def test_the_models_of_sort_errors_are_presets():
     assert set(sort_errors.MODELS) <= set(keras_mnm.list_presets())
+
+
+def test_the_models_of_write_rates_are_presets():
+    assert set(write_rates.MODELS) <= set(keras_mnm.list_presets())
 
 
 def test_answers_are_explained_by_the_vectors_that_they_mix():

@@ -138,6 +138,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--learning-rate", "nan"], "expected a positive number, received 'nan'"),
         (["--model", "hebb"], "invalid choice: 'hebb'"),
         (["--seed", "-1"], "at least 0"),
+        (["--model", "lstm", "--step-size", "0.08"], "leave it out with lstm"),
         (["--output", "{file}/folder"], "cannot write to the output folder"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--output", "{run}", "--resume", "--seed", "1"], "seed (there 0, here 1)"),
