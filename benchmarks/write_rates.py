@@ -4,10 +4,17 @@ A rate is at most 1. Where most are 1, a larger `step_size` lets a model write m
 """
 
 MODELS = (
-    *("dictionary-4x1-mnm-p", "dictionary-4x1-mnm-g", "dictionary-8x4-mnm-p"),
-    *("dictionary-8x4-mnm-g", "dictionary-12x8-mnm-p", "dictionary-12x8-mnm-g"),
-    *("dictionary-16x12-mnm-p", "double-copy-mnm-p", "double-copy-mnm-g"),
-    *("priority-sort-mnm-p", "priority-sort-mnm-g"),
+    "dictionary-4x1-mnm-p",
+    "dictionary-4x1-mnm-g",
+    "dictionary-8x4-mnm-p",
+    "dictionary-8x4-mnm-g",
+    "dictionary-12x8-mnm-p",
+    "dictionary-12x8-mnm-g",
+    "dictionary-16x12-mnm-p",
+    "double-copy-mnm-p",
+    "double-copy-mnm-g",
+    "priority-sort-mnm-p",
+    "priority-sort-mnm-g",
 )
 EPISODES = 32
 SEED = 0
@@ -26,12 +33,13 @@ def figures(name, episodes):
     import numpy as np
 
     import keras_mnm
+    from keras_mnm.trace import memory_layer
 
     model = keras_mnm.from_preset(name)
     task = experiment.task_of(keras_mnm.list_presets()[name]["training"]["settings"])
     inputs, _ = task.fresh_episodes(model, episodes, SEED)
     rates = np.asarray(keras_mnm.memory_trace(model, inputs).rates)
-    cell = next(layer for layer in model.layers if isinstance(layer, keras_mnm.MNM)).cell
+    cell = memory_layer(model).cell
     return {
         "step_size": cell.memory.step_size_for(cell.num_heads),
         "full_rates": float((rates > FULL).mean()),

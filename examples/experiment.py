@@ -250,7 +250,7 @@ def train(task, args, parser):
         args.model, meta_loss_weight=args.meta_loss_weight, step_size=args.step_size
     )
     model = task.make_model(instance, recurrent)
-    begin(model, folder, args, parser)
+    begin(model, folder, args, parser, args.step_size)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(
         f"Training {name} with {model.count_params():,} parameters, at most "
@@ -295,10 +295,13 @@ def model_of(run):
     return next((run / name for name in names if (run / name).exists()), run / names[0])
 
 
-def begin(model, folder, args, parser):
-    """Gives a run's model the weights to begin with, and makes its folder."""
+def begin(model, folder, args, parser, step_size=None):
+    """Gives a run's model the weights to begin with, and makes its folder.
+
+    A `step_size` is one that was asked for, see `take_weights`.
+    """
     if args.start_from and not args.resume:
-        take_weights(model, args.start_from, getattr(args, "step_size", None))
+        take_weights(model, args.start_from, step_size)
     check_writable(parser, folder)
     if not args.resume:
         write_start(folder, args.start_from)
