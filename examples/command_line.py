@@ -81,8 +81,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--meta-loss-weight",
         type=positive_float,
-        default=1.0,
-        help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g",
+        help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g; by "
+        "default 1",
     )
     train.add_argument(
         "--step-size",
@@ -106,6 +106,17 @@ def training_parser(description, **defaults):
     )
     parser.set_defaults(**defaults)
     return parser
+
+
+def memory_options(args):
+    """What the command line says about MNM's layer, or a ValueError where a baseline is trained."""
+    options = {name: getattr(args, name) for name in ("meta_loss_weight", "step_size")}
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if not args.model.startswith("mnm"):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is of mnm-p and mnm-g; leave it out with {args.model}")
+    return options
 
 
 def add_run_options(group):

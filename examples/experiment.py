@@ -231,12 +231,8 @@ def train(task, args, parser):
     }
     if task.steps_per_epoch:
         settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
-    if args.meta_loss_weight != 1.0:
-        settings["meta_loss_weight"] = args.meta_loss_weight
-    if args.step_size is not None:
-        if not args.model.startswith("mnm"):
-            raise ValueError(f"--step-size is of mnm-p and mnm-g; leave it out with {args.model}")
-        settings["step_size"] = args.step_size
+    memory = command_line.memory_options(args)
+    settings.update(memory)
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_installed(parser, "matplotlib", "viz")
 
@@ -246,10 +242,7 @@ def train(task, args, parser):
     run = Run(folder, settings, functools.partial(task.is_done, instance))
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
-    recurrent = task.recurrent_layer(
-        args.model, meta_loss_weight=args.meta_loss_weight, step_size=args.step_size
-    )
-    model = task.make_model(instance, recurrent)
+    model = task.make_model(instance, task.recurrent_layer(args.model, **memory))
     begin(model, folder, args, parser, args.step_size)
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(

@@ -34,7 +34,7 @@ def test_backend(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; it is the extra '{backend}'")
     here = os.path.dirname(__file__)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     command += ["-o", "faulthandler_timeout=600"]  # seconds; before that of this test itself
     done = subprocess.run(
         [*command, *(os.path.join(here, name) for name in FILES)],
