@@ -108,14 +108,13 @@ def training_parser(description, **defaults):
     return parser
 
 
-def memory_options(args):
-    """What the command line says about MNM's layer, or a ValueError where a baseline is trained."""
-    options = {name: getattr(args, name) for name in ("meta_loss_weight", "step_size")}
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in options:
-        if not args.model.startswith("mnm"):
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is of mnm-p and mnm-g; leave it out with {args.model}")
+def layer_options(args):
+    """What the command line says of MNM's layer, or a ValueError where a baseline is trained."""
+    names = ("meta_loss_weight", "step_size")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if options and not args.model.startswith("mnm"):
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise ValueError(f"{given}: for mnm-p and mnm-g; leave it out with {args.model}")
     return options
 
 

@@ -86,7 +86,7 @@ class Task:
         return None
 
     def recurrent_layer(self, name, **options):
-        """The layer that `--model` names, in the paper's sizes; MNM with more options."""
+        """The layer that `--model` names, in the paper's sizes, with more options of its own."""
         return recurrent_layer(name, units=100, **options)
 
     def make_model(self, settings, recurrent):
@@ -179,20 +179,19 @@ def is_token_model(model):
 
 
 def recurrent_layer(name, units, num_heads=1, **options):
-    """A layer with the paper's memory (Table 2), three layers of 100 units; MNM with options."""
+    """A layer with the paper's memory (Table 2), three layers of 100 units, and its own options."""
     import keras
 
     import keras_mnm
 
+    options["return_sequences"] = True
     if name == "lstm":
         # cuDNN takes no rows that are padded on the left.
-        return keras.layers.LSTM(units, return_sequences=True, use_cudnn=False, name="lstm")
+        return keras.layers.LSTM(units, use_cudnn=False, name="lstm", **options)
     if name == "lstm-salu":
-        return keras_mnm.SALU(units, 100, num_heads, return_sequences=True, name="salu")
+        return keras_mnm.SALU(units, 100, num_heads, name="salu", **options)
     write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
-    return keras_mnm.MNM(
-        units, 100, num_heads, write_rule=write_rule, return_sequences=True, name="mnm", **options
-    )
+    return keras_mnm.MNM(units, 100, num_heads, write_rule=write_rule, name="mnm", **options)
 
 
 def main(task, description, arguments=None):
@@ -231,8 +230,8 @@ def train(task, args, parser):
     }
     if task.steps_per_epoch:
         settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
-    memory = command_line.memory_options(args)
-    settings.update(memory)
+    options = command_line.layer_options(args)
+    settings.update(options)
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
     check_installed(parser, "matplotlib", "viz")
 
@@ -242,8 +241,8 @@ def train(task, args, parser):
     run = Run(folder, settings, functools.partial(task.is_done, instance))
     run.open(args.resume)
     keras.utils.set_random_seed(args.seed)
-    model = task.make_model(instance, task.recurrent_layer(args.model, **memory))
-    begin(model, folder, args, parser, args.step_size)
+    model = task.make_model(instance, task.recurrent_layer(args.model, **options))
+    begin(model, folder, args, parser, options.get("step_size"))
     compile_model(model, args.learning_rate, settings["steps"], *task.loss_and_metrics())
     print(
         f"Training {name} with {model.count_params():,} parameters, at most "

@@ -139,7 +139,6 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--model", "hebb"], "invalid choice: 'hebb'"),
         (["--seed", "-1"], "at least 0"),
         (["--model", "lstm", "--step-size", "0.08"], "leave it out with lstm"),
-        (["--model", "lstm-salu", "--meta-loss-weight", "0.1"], "--meta-loss-weight is of mnm"),
         (["--output", "{file}/folder"], "cannot write to the output folder"),
         (["--output", "{new}", "--resume"], "there is no checkpoint"),
         (["--output", "{run}", "--resume", "--seed", "1"], "seed (there 0, here 1)"),
@@ -153,6 +152,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--evaluate", "no-such-preset"], "Unknown preset"),
         (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
         (["--evaluate", "{file}.keras"], "could not be loaded"),
+        (["--model", "lstm-salu", "--meta-loss-weight", "0.1"], "leave it out with lstm-salu"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The pages: their Python runs, and their links lead somewhere."""
 
 import importlib.util
+import json
 import pathlib
 import re
 import subprocess
@@ -19,10 +20,33 @@ HAS_SNIPPETS_FOR_OTHER_TESTS = {"distributed.md"}
 
 @by_page
 def test_links(page):
-    targets = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     for target in targets:
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_results_are_those_of_their_files():
+    results = (ROOT / "README.md").read_text().split("## Results")[1].split("\n## ")[0]
+    found = re.findall(r"\[([\d.]+)\]\(([^)]+\.json)\)", results)
+    assert len(found) > 10
+    for figure, path in found:
+        account = json.loads((ROOT / path).read_text())
+        measured = next(
+            account[key] for key in ("evaluation", "figures", "results") if key in account
+        )
+        decimals = len(figure.partition(".")[2])
+        rounded = {f"{number:.{decimals}f}" for number in numbers(measured)}
+        assert figure in rounded, f"{path} has no {figure}"
+
+
+def numbers(figures):
+    """All numbers of a nested dict."""
+    for value in figures.values():
+        if isinstance(value, dict):
+            yield from numbers(value)
+        elif isinstance(value, int | float):
+            yield value
 
 
 @by_page

@@ -34,6 +34,7 @@ def test_backend(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; it is the extra '{backend}'")
     here = os.path.dirname(__file__)
+    # Workers of its own would compile the same programs over again.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     command += ["-o", "faulthandler_timeout=600"]  # seconds; before that of this test itself
     done = subprocess.run(
