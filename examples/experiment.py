@@ -378,3 +378,10 @@ def account_of(run):
     if (run / START).exists():
         account["started_from"] = json.loads((run / START).read_text())
     return account
+
+
+def stages(account):
+    """The account of a run, and those of the runs before it."""
+    while account:
+        yield account
+        account = account.get("started_from")

@@ -61,7 +61,10 @@ def main(arguments=None):
         for run in args.average_with:
             experiment.take_weights(model, str(experiment.model_of(run)))
             weights.append(model.get_weights())
-            training.setdefault("averaged_with", []).append(experiment.account_of(run))
+            account = experiment.account_of(run)
+            if account in experiment.stages(training):  # and told there
+                account = {"command": account["command"]}
+            training.setdefault("averaged_with", []).append(account)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{run} holds no run to pack: {error}")
     model.set_weights([sum(arrays) / len(weights) for arrays in zip(*weights, strict=True)])
