@@ -1,7 +1,7 @@
 """Maze exploration (§4.3, Fig. 6 and 7): learn to remember where the goal is, by rewards alone.
 
 python examples/maze_a2c.py
-python examples/maze_a2c.py --model lstm --episodes 1000000 --backend jax
+python examples/maze_a2c.py --model lstm --episodes 100000 --backend jax
 python examples/maze_a2c.py --evaluate maze-mnm-p --episodes 10000 --seed 1
 """
 
