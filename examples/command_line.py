@@ -31,6 +31,9 @@ STEPS_PER_EPOCH = 100
 SCHEDULE = "cosine to 1/20"
 """How the learning rate falls, of every run."""
 
+LAYER_OPTIONS = {"meta_loss_weight": 1.0, "step_size": None}
+"""What the command line can change in MNM's layer, as it is by default."""
+
 
 def steps_per_epoch(settings):
     """Updates between two checkpoints of a run with these settings."""
@@ -81,8 +84,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--meta-loss-weight",
         type=positive_float,
-        help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g; by "
-        "default 1",
+        default=LAYER_OPTIONS["meta_loss_weight"],
+        help="of the meta objective (Eq. 5) beside the task's loss, for mnm-p and mnm-g",
     )
     train.add_argument(
         "--step-size",
@@ -109,12 +112,12 @@ def training_parser(description, **defaults):
 
 
 def layer_options(args):
-    """What the command line says of MNM's layer, or a ValueError where a baseline is trained."""
-    names = ("meta_loss_weight", "step_size")
-    options = {name: value for name in names if (value := getattr(args, name)) is not None}
+    """What is not as by default in MNM's layer, or a ValueError where a baseline is trained."""
+    given = {name: getattr(args, name) for name in LAYER_OPTIONS}
+    options = {name: value for name, value in given.items() if value != LAYER_OPTIONS[name]}
     if options and not args.model.startswith("mnm"):
-        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise ValueError(f"{given}: for mnm-p and mnm-g; leave it out with {args.model}")
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise ValueError(f"{names}: for mnm-p and mnm-g; leave it out with {args.model}")
     return options
 
 

@@ -1,4 +1,4 @@
-"""The pages: their Python runs, and their links lead somewhere."""
+"""The pages: their Python runs, their links lead somewhere, their figures are those measured."""
 
 import importlib.util
 import json
