@@ -14,6 +14,7 @@ BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
 import learning_curves  # noqa: E402
+import preset_stages  # noqa: E402
 import run  # noqa: E402
 import sort_errors  # noqa: E402
 import write_rates  # noqa: E402
@@ -169,3 +170,20 @@ def test_answers_are_explained_by_the_vectors_that_they_mix():
     wrong = np.array([[8, 6, 4, 2]])
     quarters = sort_errors.by_quarter(np.array([[0.0, 1.0, 2.0, 3.0]]), wrong)
     assert [quarter["wrong_bits"] for quarter in quarters] == [8, 6, 4, 2]
+
+
+def test_a_stage_is_drawn_from_where_the_one_before_ended():
+    from matplotlib.figure import Figure
+
+    def account(length, accuracy, **before):
+        settings = {"task": "double-copy", "length": length, "steps": 250}
+        return {"settings": settings, "history": {"accuracy": accuracy}, **before}
+
+    axis = Figure().subplots()
+    last = account(50, [0.5, 0.75, 1.0], started_from=account(10, [0.0, 0.25, 0.5]))
+    preset_stages.draw_stages(axis, last, {})
+    curves = [line for line in axis.lines if len(line.get_xdata()) == 3]
+    assert [line.get_label() for line in curves] == ["10 symbols", "50 symbols"]
+    np.testing.assert_allclose(curves[0].get_xdata(), [0.1, 0.2, 0.25])
+    np.testing.assert_allclose(curves[1].get_xdata(), [0.35, 0.45, 0.5])
+    assert curves[1].get_linewidth() > curves[0].get_linewidth()
