@@ -126,7 +126,8 @@ def add_run_options(group):
     group.add_argument(
         "--start-from",
         metavar="MODEL_OR_PRESET",
-        help="begin with these weights, as of an easier instance, instead of fresh ones",
+        help="begin with these weights, as of an easier instance, instead of fresh ones; mnm-g can "
+        "take those of mnm-p",
     )
     group.add_argument(
         "--learning-rate",

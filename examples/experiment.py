@@ -302,10 +302,17 @@ def begin(model, folder, args, parser, step_size=None):
 def take_weights(model, name, step_size=None):
     """Gives `model` the weights of another one of the same sizes.
 
-    Rates are trained for their step size, which stays unless a new `step_size` was asked for.
+    A model with gradient writes can take those of one with local writes, without its feedback
+    prediction functions. Rates are trained for their step size, which stays unless a new
+    `step_size` was asked for.
     """
     other = open_model(name)
     weights = other.get_weights()
+    if all(cell.feedback is None for cell in _memory_cells(model)):
+        layers = [cell.feedback for cell in _memory_cells(other) if cell.feedback]
+        left_out = [variable.path for layer in layers for variable in layer.weights]
+        pairs = zip(other.weights, weights, strict=True)
+        weights = [weight for variable, weight in pairs if variable.path not in left_out]
     theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
     if theirs != ours:
         raise ValueError(
@@ -321,12 +328,15 @@ def take_weights(model, name, step_size=None):
     model.set_weights(weights)
 
 
-def _step_sizes(model):
-    """η of each memory of a model."""
+def _memory_cells(model):
     import keras_mnm
 
-    cells = [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
-    return [cell.memory.step_size_for(cell.num_heads) for cell in cells]
+    return [layer.cell for layer in model.layers if isinstance(layer, keras_mnm.MNM)]
+
+
+def _step_sizes(model):
+    """η of each memory of a model."""
+    return [cell.memory.step_size_for(cell.num_heads) for cell in _memory_cells(model)]
 
 
 def write_start(folder, name):

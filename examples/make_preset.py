@@ -59,9 +59,11 @@ def main(arguments=None):
         task.settings_of(model)
         weights = [model.get_weights()]
         for run in args.average_with:
+            account = experiment.account_of(run)
+            if account["settings"]["model"] != training["settings"]["model"]:
+                raise ValueError("it is of another --model; average runs of the same one")
             experiment.take_weights(model, str(experiment.model_of(run)))
             weights.append(model.get_weights())
-            account = experiment.account_of(run)
             if account in experiment.stages(training):  # and told there
                 account = {"command": account["command"]}
             training.setdefault("averaged_with", []).append(account)

@@ -146,7 +146,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--output", "{run}", "--start-from", "{run}/model.keras"], "choose another folder"),
         (["--output", "{damaged}", "--resume"], "checkpoint.keras could not be loaded"),
         (
-            ["--start-from", "dictionary-4x1-mnm-p", "--model", "mnm-g"],
+            ["--start-from", "dictionary-4x1-mnm-g", "--model", "mnm-p"],
             "a model of the same kind",
         ),
         (["--evaluate", "no-such-preset"], "Unknown preset"),

@@ -71,6 +71,24 @@ def test_a_step_size_is_changed_on_purpose_alone(tmp_path):
     experiment.take_weights(make_model(), str(tmp_path / "model.keras"))
 
 
+def test_gradient_writes_begin_where_local_ones_ended(tmp_path):
+    def make_model(rule):
+        return keras.Sequential([keras.Input((3, 2)), keras_mnm.MNM(4, 4, write_rule=rule)])
+
+    local, gradient = make_model("local"), make_model("gradient")
+    local.save(tmp_path / "local.keras")
+    experiment.take_weights(gradient, str(tmp_path / "local.keras"))
+    cells = [model.layers[0].cell for model in (local, gradient)]
+    assert len(cells[0].weights) == len(cells[1].weights) + len(cells[0].feedback.weights)
+    for name in ("controller", "memory", "interaction", "rate", "output_projection"):
+        theirs, ours = [getattr(cell, name).weights for cell in cells]
+        for expected, found in zip(theirs, ours, strict=False):  # the memory's feedback is last
+            np.testing.assert_array_equal(found, expected)
+    gradient.save(tmp_path / "gradient.keras")
+    with pytest.raises(ValueError, match="a model of the same kind"):
+        experiment.take_weights(local, str(tmp_path / "gradient.keras"))
+
+
 @pytest.mark.parametrize("example", [double_copy, priority_sort])
 def test_a_model_of_another_task_gets_one_sentence(example, capsys):
     with pytest.raises(SystemExit):
