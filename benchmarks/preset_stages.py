@@ -57,15 +57,18 @@ def draw():
 def draw_stages(axis, account, colors):
     """Each stage goes on where the one before ended, in the color of its length of sequence.
 
-    Those of the preset's own instance are thick.
+    Those of the preset's own instance are thick, those of another model dashed.
     """
+    own = account["settings"]
     shown, ended = set(), 0.0
     for stage in reversed(list(experiment.stages(account))):
         settings, values = stage["settings"], stage["history"][METRIC]
-        name = label(settings)
+        name, same_model = label(settings), settings["model"] == own["model"]
+        name += "" if same_model else f", {settings['model']}"
         style = {
             "color": colors.setdefault(settings["length"], f"C{len(colors)}"),
-            "lw": 2.5 if name == label(account["settings"]) else 1.0,
+            "lw": 2.5 if name == label(own) else 1.0,
+            "ls": "-" if same_model else "--",
             "label": None if name in shown else name,
         }
         updates = experiment.updates_by_epoch(settings, len(values))

@@ -175,15 +175,17 @@ def test_answers_are_explained_by_the_vectors_that_they_mix():
 def test_a_stage_is_drawn_from_where_the_one_before_ended():
     from matplotlib.figure import Figure
 
-    def account(length, accuracy, **before):
-        settings = {"task": "double-copy", "length": length, "steps": 250}
+    def account(model, length, accuracy, **before):
+        settings = {"task": "double-copy", "model": model, "length": length, "steps": 250}
         return {"settings": settings, "history": {"accuracy": accuracy}, **before}
 
     axis = Figure().subplots()
-    last = account(50, [0.5, 0.75, 1.0], started_from=account(10, [0.0, 0.25, 0.5]))
+    first = account("mnm-p", 10, [0.0, 0.25, 0.5])
+    last = account("mnm-g", 50, [0.5, 0.75, 1.0], started_from=first)
     preset_stages.draw_stages(axis, last, {})
     curves = [line for line in axis.lines if len(line.get_xdata()) == 3]
-    assert [line.get_label() for line in curves] == ["10 symbols", "50 symbols"]
+    assert [line.get_label() for line in curves] == ["10 symbols, mnm-p", "50 symbols"]
     np.testing.assert_allclose(curves[0].get_xdata(), [0.1, 0.2, 0.25])
     np.testing.assert_allclose(curves[1].get_xdata(), [0.35, 0.45, 0.5])
     assert curves[1].get_linewidth() > curves[0].get_linewidth()
+    assert [line.get_linestyle() for line in curves] == ["--", "-"]
