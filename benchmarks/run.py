@@ -33,6 +33,7 @@ BENCHMARKS = (
     "maze_bounds",
     "sort_errors",
     "write_rates",
+    "exchanged_rule",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 
