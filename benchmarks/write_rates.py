@@ -11,6 +11,7 @@ MODELS = (
     "dictionary-12x8-mnm-p",
     "dictionary-12x8-mnm-g",
     "dictionary-16x12-mnm-p",
+    "dictionary-16x12-mnm-g",
     "double-copy-mnm-p",
     "double-copy-mnm-g",
     "priority-sort-mnm-p",
