@@ -128,7 +128,7 @@ class Babi(experiment.Task):
         return Validation(data, every, "sequence_accuracy")
 
     def recurrent_layer(self, name, **options):
-        return experiment.recurrent_layer(name, units=256, num_heads=3, **options)
+        return experiment.recurrent_layer(name, units=256, **{"num_heads": 3, **options})
 
     def make_model(self, settings, recurrent):
         import keras_mnm

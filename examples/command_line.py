@@ -31,8 +31,11 @@ STEPS_PER_EPOCH = 100
 SCHEDULE = "cosine to 1/20"
 """How the learning rate falls, of every run."""
 
-LAYER_OPTIONS = {"meta_loss_weight": 1.0, "step_size": None}
-"""What the command line can change in MNM's layer, as it is by default."""
+LAYER_OPTIONS = {"meta_loss_weight": 1.0, "step_size": None, "num_heads": None}
+"""What the command line can change in a model's layer, as it is by default (None: by the task)."""
+
+OPTIONS_OF_BASELINES = {"lstm-salu": {"num_heads"}, "lstm": set()}
+"""Those of them that a baseline has, too."""
 
 
 def steps_per_epoch(settings):
@@ -93,6 +96,12 @@ def training_parser(description, **defaults):
         help="η of the writes, for mnm-p and mnm-g; by default 2 / (H D), 0.02 with one head and "
         "100 units",
     )
+    train.add_argument(
+        "--num-heads",
+        type=positive_int,
+        help="reads and writes a step, H, for all but lstm; by default as in the paper, 3 for bAbI "
+        "and 1 elsewhere",
+    )
     add_run_options(train)
     parser.add_argument(
         "--seed",
@@ -112,12 +121,13 @@ def training_parser(description, **defaults):
 
 
 def layer_options(args):
-    """What is not as by default in MNM's layer, or a ValueError where a baseline is trained."""
+    """What is not as by default in the model's layer, or a ValueError where that has no use."""
     given = {name: getattr(args, name) for name in LAYER_OPTIONS}
     options = {name: value for name, value in given.items() if value != LAYER_OPTIONS[name]}
-    if options and not args.model.startswith("mnm"):
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise ValueError(f"{names}: for mnm-p and mnm-g; leave it out with {args.model}")
+    refused = options.keys() - OPTIONS_OF_BASELINES.get(args.model, options.keys())
+    if refused:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(refused))
+        raise ValueError(f"{names}: without effect on {args.model}; leave it out with {args.model}")
     return options
 
 

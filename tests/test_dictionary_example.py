@@ -153,6 +153,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--evaluate", "nothing.keras"], "There is no file nothing.keras"),
         (["--evaluate", "{file}.keras"], "could not be loaded"),
         (["--model", "lstm-salu", "--meta-loss-weight", "0.1"], "leave it out with lstm-salu"),
+        (["--model", "lstm", "--num-heads", "2"], "leave it out with lstm"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

@@ -32,6 +32,11 @@ RUNS = [
         ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm", "--thresholds", "5"],
         {"vectors": 4, "sorted_vectors": 3, "thresholds": 5},
     ),
+    (
+        priority_sort,
+        ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm-salu", "--num-heads", "2"],
+        {"vectors": 4, "sorted_vectors": 3, "num_heads": 2},
+    ),
 ]
 
 
@@ -51,6 +56,8 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
     for layer in experiment.open_model(str(tmp_path)).layers:
         if isinstance(layer, keras_mnm.MNM):
             assert layer.cell.step_size == instance.get("step_size")
+        if isinstance(layer, keras_mnm.MNM | keras_mnm.SALU):
+            assert layer.cell.num_heads == instance.get("num_heads", 1)
 
     account = experiment.account_of(tmp_path)
     assert account["updates"] == 4
