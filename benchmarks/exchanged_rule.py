@@ -1,7 +1,7 @@
 """Memories that learned with local writes, written by gradients instead, without any training.
 
-The dictionary presets of MNM-p, and the same weights in MNM-g, for several step sizes. How near the
-figures are tells how near the learned writes are to a gradient step.
+The dictionary presets of MNM-p, and the same weights in MNM-g, for several step sizes: how far a
+gradient step can stand in for the learned writes.
 """
 
 PRESETS = (

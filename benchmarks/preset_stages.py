@@ -18,13 +18,14 @@ import experiment  # noqa: E402
 from command_line import MODELS  # noqa: E402
 
 RULES = ("mnm-p", "mnm-g")
+FLOOR = 1e-5
+"""The error that is drawn where none was made in a hundred updates."""
 INSTANCES = {
     "dictionary-8x4": "dictionary (8, 4)",
     "dictionary-12x8": "dictionary (12, 8)",
     "dictionary-16x12": "dictionary (16, 12)",
     "double-copy": "double copy, 50 symbols",
 }
-METRIC = "accuracy"
 
 
 def draw():
@@ -36,18 +37,15 @@ def draw():
     from keras_mnm.files import replacing
 
     figure = pyplot.figure(figsize=(17, 6.8), layout="constrained")
-    figure.suptitle("Symbol accuracy of fresh episodes in training, from instance to instance")
+    figure.suptitle("Wrong symbols of fresh episodes in training, from instance to instance")
     colors = {}
     for row, rule in zip(figure.subplots(len(RULES), len(INSTANCES), sharey=True), RULES):
-        row[0].set_ylabel(f"{MODELS[rule]}\nsymbol accuracy")
+        row[0].set_ylabel(f"{MODELS[rule]}\nsymbol error")
         for axis, (instance, title) in zip(row, INSTANCES.items()):
             account = HERE / "results" / f"{instance}-{rule}.json"
-            axis.set_title(title)
-            if account.exists():
-                draw_stages(axis, json.loads(account.read_text()), colors)
-            else:
-                axis.text(0.5, 0.5, "not learned yet", transform=axis.transAxes, ha="center")
-            axis.set(xlabel="thousands of updates", xlim=(0, None), ylim=(-0.02, 1.02))
+            draw_stages(axis, json.loads(account.read_text()), colors)
+            axis.set(title=title, xlabel="thousands of updates", xlim=(0, None))
+            axis.set(yscale="log", ylim=(FLOOR / 1.3, 1.3))
             axis.grid(alpha=0.3)
     with replacing(PICTURE) as temporary:
         figure.savefig(temporary, dpi=110)
@@ -55,29 +53,33 @@ def draw():
 
 
 def draw_stages(axis, account, colors):
-    """Each stage goes on where the one before ended, in the color of its length of sequence.
+    """Each stage goes on where the one before ended.
 
-    Those of the preset's own instance are thick, those of another model dashed.
+    A color is a length of sequence, pale with few examples. Stages of the preset's own instance are
+    thick, those of another model dotted.
     """
-    own = account["settings"]
-    shown, ended = set(), 0.0
+    own, shown, ended = account["settings"], set(), 0.0
     for stage in reversed(list(experiment.stages(account))):
-        settings, values = stage["settings"], stage["history"][METRIC]
+        settings = stage["settings"]
+        errors = [max(FLOOR, 1 - accuracy) for accuracy in stage["history"]["accuracy"]]
         name, same_model = label(settings), settings["model"] == own["model"]
-        name += "" if same_model else f", {settings['model']}"
+        color = colors.setdefault(settings["length"], len(colors))
+        pale = settings.get("support_size") == 4
         style = {
-            "color": colors.setdefault(settings["length"], f"C{len(colors)}"),
-            "lw": 2.5 if name == label(own) else 1.0,
-            "ls": "-" if same_model else "--",
-            "label": None if name in shown else name,
+            "color": f"C{color}",
+            "alpha": 0.5 if pale else 1.0,
+            "lw": 2.5 if name == label(own) else 1.2,
+            "ls": "-" if same_model else ":",
         }
-        updates = experiment.updates_by_epoch(settings, len(values))
+        if not same_model:
+            name += f", {settings['model']}"
+        updates = experiment.updates_by_epoch(settings, len(errors))
         ends = [ended + n / 1000 for n in updates]
-        axis.plot(ends, values, **style)
+        axis.plot(ends, errors, **style, label=None if name in shown else name)
         axis.axvline(ended, color="gray", lw=0.4)
         shown.add(name)
         ended = ends[-1]
-    axis.legend(fontsize="small", loc="lower right")
+    axis.legend(fontsize="x-small", loc="best")
 
 
 def label(settings):

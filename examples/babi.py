@@ -127,8 +127,8 @@ class Babi(experiment.Task):
         every = -(-args.validate_every // self.steps_per_epoch)
         return Validation(data, every, "sequence_accuracy")
 
-    def recurrent_layer(self, name, **options):
-        return experiment.recurrent_layer(name, units=256, **{"num_heads": 3, **options})
+    def recurrent_layer(self, name, num_heads=3, **options):
+        return experiment.recurrent_layer(name, units=256, num_heads=num_heads, **options)
 
     def make_model(self, settings, recurrent):
         import keras_mnm

@@ -99,8 +99,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--num-heads",
         type=positive_int,
-        help="reads and writes a step, H, for all but lstm; by default as in the paper, 3 for bAbI "
-        "and 1 elsewhere",
+        help="H, pairs read and written at each step, for all but lstm; by default as in the "
+        "paper, 3 for bAbI and 1 elsewhere",
     )
     add_run_options(train)
     parser.add_argument(
@@ -127,7 +127,7 @@ def layer_options(args):
     refused = options.keys() - OPTIONS_OF_BASELINES.get(args.model, options.keys())
     if refused:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(refused))
-        raise ValueError(f"{names}: without effect on {args.model}; leave it out with {args.model}")
+        raise ValueError(f"{names} has no effect on {args.model}; leave it out with {args.model}")
     return options
 
 

@@ -302,17 +302,17 @@ def begin(model, folder, args, parser, step_size=None):
 def take_weights(model, name, step_size=None):
     """Gives `model` the weights of another one of the same sizes.
 
-    A model with gradient writes can take those of one with local writes, without its feedback
+    Those of a model with local writes fit one with gradient writes, which leaves out the feedback
     prediction functions. Rates are trained for their step size, which stays unless a new
     `step_size` was asked for.
     """
     other = open_model(name)
     weights = other.get_weights()
-    if all(cell.feedback is None for cell in _memory_cells(model)):
+    if any(cell.feedback is None for cell in _memory_cells(model)):
         layers = [cell.feedback for cell in _memory_cells(other) if cell.feedback]
-        left_out = [variable.path for layer in layers for variable in layer.weights]
+        left_out = {id(variable) for layer in layers for variable in layer.weights}
         pairs = zip(other.weights, weights, strict=True)
-        weights = [weight for variable, weight in pairs if variable.path not in left_out]
+        weights = [weight for variable, weight in pairs if id(variable) not in left_out]
     theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
     if theirs != ours:
         raise ValueError(

@@ -60,8 +60,11 @@ def main(arguments=None):
         weights = [model.get_weights()]
         for run in args.average_with:
             account = experiment.account_of(run)
-            if account["settings"]["model"] != training["settings"]["model"]:
-                raise ValueError("it is of another --model; average runs of the same one")
+            theirs, ours = (told["settings"]["model"] for told in (account, training))
+            if theirs != ours:
+                parser.error(
+                    f"{run} is a run of {theirs}, {args.run} of {ours}; average runs of one model"
+                )
             experiment.take_weights(model, str(experiment.model_of(run)))
             weights.append(model.get_weights())
             if account in experiment.stages(training):  # and told there

@@ -323,6 +323,12 @@ def test_the_preset_answers(capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("kitchen (")
 
 
+def test_heads_of_the_layer_are_the_papers_unless_asked_for():
+    task = type(example.TASK)()
+    assert task.recurrent_layer("mnm-p").cell.num_heads == 3
+    assert task.recurrent_layer("mnm-p", num_heads=1).cell.num_heads == 1
+
+
 def test_training_ends_without_progress():
     settings = {"patience": 2}
     looks = lambda *values: {"loss": [1.0] * len(values), "val_sequence_accuracy": list(values)}

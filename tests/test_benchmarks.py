@@ -13,6 +13,7 @@ import keras_mnm
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
+import exchanged_rule  # noqa: E402
 import learning_curves  # noqa: E402
 import preset_stages  # noqa: E402
 import run  # noqa: E402
@@ -159,6 +160,13 @@ def test_the_models_of_write_rates_are_presets():
     assert set(write_rates.MODELS) <= set(keras_mnm.list_presets())
 
 
+def test_local_writes_are_exchanged_for_gradients():
+    assert set(exchanged_rule.PRESETS) <= set(keras_mnm.list_presets())
+    (result,) = exchanged_rule.measure(quick=True).values()
+    assert result["local"] == 1.0
+    assert set(result["gradient"]) == {"0.01"}
+
+
 def test_answers_are_explained_by_the_vectors_that_they_mix():
     ranked = np.random.default_rng(0).integers(2, size=(50, 20, 8)).astype(float)
     answers = 0.7 * ranked[:, :16] + 0.3 * ranked[:, 1:17]
@@ -188,4 +196,4 @@ def test_a_stage_is_drawn_from_where_the_one_before_ended():
     np.testing.assert_allclose(curves[0].get_xdata(), [0.1, 0.2, 0.25])
     np.testing.assert_allclose(curves[1].get_xdata(), [0.35, 0.45, 0.5])
     assert curves[1].get_linewidth() > curves[0].get_linewidth()
-    assert [line.get_linestyle() for line in curves] == ["--", "-"]
+    assert [line.get_linestyle() for line in curves] == [":", "-"]

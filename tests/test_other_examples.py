@@ -163,7 +163,7 @@ def lstm_run(tmp_path_factory):
     return folder
 
 
-def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch):
+def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch, capsys):
     preset, results = tmp_path / "copy", tmp_path / "results"
     make_preset.main([str(lstm_run), str(preset), "--episodes", "9", "--results", str(results)])
     card = keras_mnm.list_presets(tmp_path)["copy"]
@@ -185,6 +185,15 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch):
         np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-5, atol=1e-7)
     training = keras_mnm.list_presets(tmp_path)["mean"]["training"]
     assert training["averaged_with"][0]["command"] == card["training"]["command"]
+
+    foreign = tmp_path / "foreign"
+    shutil.copytree(lstm_run, foreign)
+    metrics = json.loads((foreign / "metrics.json").read_text())
+    metrics["settings"]["model"] = "mnm-g"
+    (foreign / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(SystemExit):
+        make_preset.main([str(lstm_run), str(tmp_path / "no"), "--average-with", str(foreign)])
+    assert f"{foreign} is a run of mnm-g, {lstm_run} of lstm" in capsys.readouterr().err
 
     monkeypatch.setenv("KERAS_MNM_PRESETS", str(tmp_path))
     later = ["--start-from", "copy", "--output", str(tmp_path / "later")]
