@@ -94,7 +94,7 @@ def training_parser(description, **defaults):
         "--step-size",
         type=positive_float,
         help="η of the writes, for mnm-p and mnm-g; by default 2 / (H D), 0.02 with one head and "
-        "100 units",
+        "100 units, 0.0067 with the three of bAbI",
     )
     train.add_argument(
         "--num-heads",
