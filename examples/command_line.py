@@ -121,13 +121,13 @@ def training_parser(description, **defaults):
 
 
 def layer_options(args):
-    """What is not as by default in the model's layer, or a ValueError where that has no use."""
+    """What is not as by default in the model's layer; a ValueError where it makes no use of it."""
     given = {name: getattr(args, name) for name in LAYER_OPTIONS}
     options = {name: value for name, value in given.items() if value != LAYER_OPTIONS[name]}
     refused = options.keys() - OPTIONS_OF_BASELINES.get(args.model, options.keys())
     if refused:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(refused))
-        raise ValueError(f"{names} has no effect on {args.model}; leave it out with {args.model}")
+        raise ValueError(f"{args.model} makes no use of {names}; leave it out with {args.model}")
     return options
 
 

@@ -307,13 +307,12 @@ def take_weights(model, name, step_size=None):
     `step_size` was asked for.
     """
     other = open_model(name)
-    weights = other.get_weights()
+    weights = other.weights
     if any(cell.feedback is None for cell in _memory_cells(model)):
         layers = [cell.feedback for cell in _memory_cells(other) if cell.feedback]
-        left_out = {id(variable) for layer in layers for variable in layer.weights}
-        pairs = zip(other.weights, weights, strict=True)
-        weights = [weight for variable, weight in pairs if id(variable) not in left_out]
-    theirs, ours = [w.shape for w in weights], [w.shape for w in model.get_weights()]
+        left_out = {id(weight) for layer in layers for weight in layer.weights}
+        weights = [weight for weight in weights if id(weight) not in left_out]
+    theirs, ours = [[tuple(w.shape) for w in each] for each in (weights, model.weights)]
     if theirs != ours:
         raise ValueError(
             f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
@@ -325,7 +324,7 @@ def take_weights(model, name, step_size=None):
             f"the weights of {name} were trained with a step size of {theirs[0]:g}, and this model "
             f"has {ours[0]:g}; keep it with --step-size {theirs[0]:g}, or give another on purpose"
         )
-    model.set_weights(weights)
+    model.set_weights([weight.numpy() for weight in weights])
 
 
 def _memory_cells(model):
