@@ -12,7 +12,7 @@ import hashlib
 import json
 
 import experiment
-from command_line import positive_int
+from command_line import positive_float, positive_int
 
 FAILED = 5.0
 """A task with a larger error, in %, counts as failed."""
@@ -51,11 +51,18 @@ class Babi(experiment.Task):
             help="tokens a batch at most, padding included: less needs less memory",
         )
         group.add_argument(
+            "--max-padding",
+            type=positive_float,
+            metavar="SHARE",
+            help="of the tokens; with more, batches come in fewer lengths, each of which is "
+            "compiled (by default 0.09)",
+        )
+        group.add_argument(
             "--validate-every",
             type=positive_int,
             default=1000,
             metavar="UPDATES",
-            help="between two looks at the validation files, in whole epochs of 20",
+            help="between two looks at the validation files, in whole epochs",
         )
         group.add_argument(
             "--patience",
@@ -89,6 +96,7 @@ class Babi(experiment.Task):
             "questions": len(questions.tasks),
             "questions_sha256": content.hexdigest(),
             "max_tokens": args.max_tokens,
+            "max_padding": args.max_padding,
             "validate_every": args.validate_every,
             "patience": args.patience,
         }
@@ -112,19 +120,13 @@ class Babi(experiment.Task):
         return 60_000 if len(settings["tasks"]) > 3 else 5_000 * len(settings["tasks"])
 
     def training_data(self, settings, args, steps):
-        from keras_mnm.tasks import babi
-
-        questions = _load(args.data_dir, "train", tuple(settings["tasks"]))
-        return babi.Babi(questions, args.batch_size, args.max_tokens, steps=steps, seed=args.seed)
+        return _batches(args, "train", settings["tasks"], steps=steps, seed=args.seed)
 
     def validation(self, settings, args):
         from trainer import Validation
 
-        from keras_mnm.tasks import babi
-
-        questions = _load(args.data_dir, "valid", tuple(settings["tasks"]))
-        data = babi.Babi(questions, args.batch_size, args.max_tokens, fixed=True)
-        every = -(-args.validate_every // self.steps_per_epoch)
+        data = _batches(args, "valid", settings["tasks"], fixed=True)
+        every = -(-args.validate_every // args.steps_per_epoch)
         return Validation(data, every, "sequence_accuracy")
 
     def recurrent_layer(self, name, num_heads=3, **options):
@@ -178,8 +180,8 @@ class Babi(experiment.Task):
 
         from keras_mnm.tasks import babi
 
-        questions = _load(args.data_dir, args.split, _chosen(args.tasks))
-        data = babi.Babi(questions, args.batch_size, args.max_tokens, fixed=True)
+        data = _batches(args, args.split, _chosen(args.tasks), fixed=True)
+        questions = data.questions
         wrong = np.zeros(len(questions.tasks), bool)
         progress = keras.utils.Progbar(len(data), unit_name="batch")
         for index in range(len(data)):
@@ -286,6 +288,14 @@ def _load(data_dir, split, tasks):
     from keras_mnm.tasks import babi
 
     return babi.load(data_dir, split, tasks)
+
+
+def _batches(args, split, tasks, **options):
+    from keras_mnm.tasks import babi
+
+    questions = _load(args.data_dir, split, tuple(tasks))
+    lengths = args.max_padding and babi.bucket_lengths(questions.lengths, args.max_padding)
+    return babi.Babi(questions, args.batch_size, args.max_tokens, lengths, **options)
 
 
 def _chosen(tasks):

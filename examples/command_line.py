@@ -80,10 +80,15 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps",
         type=positive_int,
-        help="updates at most, in whole hundreds; stops earlier when solved; by default what the "
+        help="updates at most, in whole epochs; stops earlier when solved; by default what the "
         "instance needs",
     )
     train.add_argument("--batch-size", type=positive_int, help="episodes an update")
+    train.add_argument(
+        "--steps-per-epoch",
+        type=positive_int,
+        help="updates between two checkpoints; more where an update takes little time",
+    )
     train.add_argument(
         "--meta-loss-weight",
         type=positive_float,

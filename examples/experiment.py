@@ -197,7 +197,10 @@ def recurrent_layer(name, units, num_heads=1, **options):
 def main(task, description, arguments=None):
     """The whole example."""
     parser = training_parser(
-        description, batch_size=task.batch_size, learning_rate=task.learning_rate
+        description,
+        batch_size=task.batch_size,
+        learning_rate=task.learning_rate,
+        steps_per_epoch=task.steps_per_epoch or command_line.STEPS_PER_EPOCH,
     )
     task.add_options(parser.add_argument_group("task"))
     task.add_evaluation_options(parser.add_argument_group("evaluation, after training or instead"))
@@ -214,9 +217,8 @@ def train(task, args, parser):
     instance = task.settings(args)
     name = f"{task.instance_name(instance)}-{args.model}"
     steps = args.steps or task.steps(instance)
-    epoch = task.steps_per_epoch or command_line.STEPS_PER_EPOCH
-    if steps > epoch:
-        steps += -steps % epoch
+    if steps > args.steps_per_epoch:
+        steps += -steps % args.steps_per_epoch
     settings = {
         "task": task.name,
         **instance,
@@ -228,8 +230,8 @@ def train(task, args, parser):
         "seed": args.seed,
         "start_from": args.start_from,
     }
-    if task.steps_per_epoch:
-        settings["steps_per_epoch"] = min(task.steps_per_epoch, steps)
+    if args.steps_per_epoch != command_line.STEPS_PER_EPOCH:
+        settings["steps_per_epoch"] = min(args.steps_per_epoch, steps)
     options = command_line.layer_options(args)
     settings.update(options)
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"

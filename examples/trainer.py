@@ -14,6 +14,7 @@ import command_line
 import keras
 
 import keras_mnm
+from keras_mnm import backend
 from keras_mnm.files import load_model, replacing, versions
 from keras_mnm.visualize import learning_curve
 
@@ -52,6 +53,8 @@ class Run:
         self.history = {}
         self.seconds = []
         """Training time by the end of each epoch."""
+        self.origin = None
+        """`origin()` of the last epoch: a run may be finished elsewhere."""
         self._model = None
 
     @property
@@ -102,7 +105,7 @@ class Run:
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.
         epochs = -(-int(self._model.optimizer.iterations) // self.steps_per_epoch)
-        self.seconds = state["seconds"][:epochs]
+        self.seconds, self.origin = state["seconds"][:epochs], state["origin"]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
 
     def train(self, model, data, validation=None, minutes=None):
@@ -180,7 +183,7 @@ class Run:
             "updates": self.updates,
             "training_seconds": self.seconds[-1],
             "settings": self.settings,
-            **origin(),
+            **self.origin,
         }
         self._write(_METRICS, metrics)
         self._write_history(finished=True)
@@ -193,6 +196,7 @@ class Run:
         """Keeps the history and a whole checkpoint, optimizer included, after an epoch."""
         before, epoch = self.seconds[-1] if self.seconds else 0.0, self.epoch
         self.seconds.append(round(before + seconds, 2))
+        self.origin = origin()
         for name in dict.fromkeys([*self.history, *logs]):
             # Epochs without validation have no such figures.
             value = logs.get(name)
@@ -223,7 +227,7 @@ class Run:
 
     def _write_history(self, finished):
         state = {"finished": finished, "seconds": self.seconds, "history": self.history}
-        self._write(_HISTORY, {**state, "origin": origin()})
+        self._write(_HISTORY, {**state, "origin": self.origin})
 
 
 class _Checkpoint(keras.callbacks.Callback):
@@ -273,7 +277,12 @@ def origin():
 
 def machine():
     """What a figure was measured on."""
-    return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "accelerator": backend.accelerator(),
+        "system": platform.system(),
+    }
 
 
 def _processor():

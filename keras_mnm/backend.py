@@ -15,6 +15,7 @@
   differentiable everywhere.
 - `portable_ops()`: a context in which what is traced has only operations that other runtimes know.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
+- `accelerator()`: the name of the GPU (JAX: or TPU) there is, or None.
 - `ONE_TRACE_FOR_ALL_SHAPES`: whether Keras traces a step once, of unknown sizes, for batches that
   differ in shape; where that is so, there are also
 - `batches_of_any_shape(data)`: a `PyDataset` as a data set for `fit`, with all sizes open, and
@@ -145,6 +146,12 @@ if NAME == "tensorflow":
         """See the module."""
         return not tf.is_tensor(x) or hasattr(x, "numpy")
 
+    def accelerator():
+        """See the module."""
+        found = tf.config.list_physical_devices("GPU")
+        details = tf.config.experimental.get_device_details(found[0]) if found else {}
+        return details.get("device_name")
+
     def batches_of_any_shape(data):
         """See the module."""
 
@@ -218,6 +225,12 @@ elif NAME == "jax":
     def is_concrete(x):
         """See the module."""
         return not isinstance(x, jax.core.Tracer)
+
+    def accelerator():
+        """See the module."""
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+
 elif NAME == "torch":
     import torch
 
@@ -271,6 +284,11 @@ elif NAME == "torch":
     def is_concrete(x):
         """See the module."""
         return not torch.is_tensor(x) or x.device.type != "meta"
+
+    def accelerator():
+        """See the module."""
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
 else:
     raise ImportError(
         f"keras_mnm runs on the Keras backends tensorflow, jax and torch; received {NAME!r}. "
