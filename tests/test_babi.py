@@ -1,5 +1,6 @@
 """bAbI: files, encoding, buckets, and the example, on small files that the tests write."""
 
+import argparse
 import json
 import tarfile
 
@@ -296,6 +297,17 @@ def test_training_writes_errors_by_task(run, data_dir, capsys):
     # The best model by validation is the result.
     best = max(history["val_sequence_accuracy"])
     assert figures["mean_error"] == pytest.approx(100 * (1 - best), abs=0.01)
+
+
+def test_more_padding_needs_fewer_lengths(data_dir):
+    options = {"data_dir": data_dir, "batch_size": 1, "max_tokens": 32768, "seed": 0}
+    settings = {"tasks": [1, 2]}
+    usual, padded = (
+        example.TASK.training_data(settings, argparse.Namespace(max_padding=share, **options), 3)
+        for share in (None, 0.5)
+    )
+    assert len(padded.lengths) < len(usual.lengths)
+    assert usual.padding_waste < 0.1 < padded.padding_waste < 0.5
 
 
 def test_questions_in_words(run, capsys):

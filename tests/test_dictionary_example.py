@@ -96,6 +96,21 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-5)
 
 
+def test_a_run_that_is_finished_elsewhere_tells_where_it_was_trained(tmp_path):
+    arguments = ["--steps", "6", "--steps-per-epoch", "3", "--batch-size", "4", "--episodes", "4"]
+    arguments += ["--model", "lstm", "--output", str(tmp_path)]
+    dictionary_inference.main(arguments)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert len(history["seconds"]) == 2
+
+    # As if it had been killed after its last update, on another machine.
+    history["finished"], history["origin"]["machine"] = False, "another one"
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    (tmp_path / "metrics.json").unlink()
+    dictionary_inference.main([*arguments, "--resume"])
+    assert json.loads((tmp_path / "metrics.json").read_text())["machine"] == "another one"
+
+
 def test_the_account_of_a_resumed_run_is_that_of_an_unbroken_one(monkeypatch):
     import trainer
 
