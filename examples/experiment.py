@@ -5,6 +5,7 @@ Imports nothing heavy: the command line chooses Keras's backend first.
 
 import functools
 import importlib
+import itertools
 import json
 import pathlib
 
@@ -316,9 +317,11 @@ def take_weights(model, name, step_size=None):
         weights = [weight for weight in weights if id(weight) not in left_out]
     theirs, ours = [[tuple(w.shape) for w in each] for each in (weights, model.weights)]
     if theirs != ours:
+        pairs = itertools.zip_longest(theirs, ours, fillvalue="none")
+        there, here = next(pair for pair in pairs if pair[0] != pair[1])
         raise ValueError(
-            f"the weights of {name} have shapes {theirs}, those of this model {ours}; start from "
-            "a model of the same kind and sizes"
+            f"the weights of {name} do not fit: the first that differs has shape {there}, here "
+            f"{here}; start from a model of the same kind, by task, --model, --num-heads and sizes"
         )
     theirs, ours = _step_sizes(other), _step_sizes(model)
     if step_size is None and theirs != ours:
