@@ -12,7 +12,7 @@ import hashlib
 import json
 
 import experiment
-from command_line import positive_float, positive_int
+from command_line import positive_int, positive_share
 
 FAILED = 5.0
 """A task with a larger error, in %, counts as failed."""
@@ -52,10 +52,10 @@ class Babi(experiment.Task):
         )
         group.add_argument(
             "--max-padding",
-            type=positive_float,
+            type=positive_share,
             metavar="SHARE",
-            help="of the tokens; with more, batches come in fewer lengths, each of which is "
-            "compiled (by default 0.09)",
+            help="of padding among the tokens, to aim at: the more, the fewer lengths of batches "
+            "there are to compile (by default 0.09)",
         )
         group.add_argument(
             "--validate-every",
@@ -100,6 +100,10 @@ class Babi(experiment.Task):
             "validate_every": args.validate_every,
             "patience": args.patience,
         }
+
+    def measuring_options(self, settings):
+        names = ("tasks", "batch_size", "max_tokens", "max_padding")
+        return {name: settings.get(name) for name in names}
 
     def settings_of(self, model):
         from keras_mnm.tasks import babi

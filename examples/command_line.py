@@ -87,7 +87,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps-per-epoch",
         type=positive_int,
-        help="updates between two checkpoints; more where an update takes little time",
+        help="updates between two checkpoints; four epochs without a mistake end a run, and epochs "
+        "of another length draw other episodes",
     )
     train.add_argument(
         "--meta-loss-weight",
@@ -228,6 +229,10 @@ def positive_float(text):
 
 def non_negative_float(text):
     return _number(text, float, lambda n: 0 <= n < float("inf"), "a number of at least 0")
+
+
+def positive_share(text):
+    return _number(text, float, lambda n: 0 < n <= 1, "a number above 0 and up to 1")
 
 
 def _number(text, kind, accepts, expected):

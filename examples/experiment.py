@@ -46,8 +46,8 @@ class Task:
 
     batch_size = 32
     learning_rate = 3e-3
-    steps_per_epoch = None
-    """Updates between two checkpoints, where they are not the usual ones."""
+    steps_per_epoch = command_line.STEPS_PER_EPOCH
+    """Updates between two checkpoints."""
 
     def add_options(self, group):
         """Adds the options that choose an instance to an argparse group."""
@@ -60,6 +60,10 @@ class Task:
 
     def settings(self, args):
         """The instance that the options choose, or a ValueError where there is none."""
+        return {}
+
+    def measuring_options(self, settings):
+        """What `measure` needs to be told of a run's settings, as a dict of options."""
         return {}
 
     def settings_of(self, model):
@@ -201,7 +205,7 @@ def main(task, description, arguments=None):
         description,
         batch_size=task.batch_size,
         learning_rate=task.learning_rate,
-        steps_per_epoch=task.steps_per_epoch or command_line.STEPS_PER_EPOCH,
+        steps_per_epoch=task.steps_per_epoch,
     )
     task.add_options(parser.add_argument_group("task"))
     task.add_evaluation_options(parser.add_argument_group("evaluation, after training or instead"))
@@ -225,14 +229,13 @@ def train(task, args, parser):
         **instance,
         "model": args.model,
         "steps": steps,
+        "steps_per_epoch": min(args.steps_per_epoch, steps),
         "batch_size": args.batch_size,
         "learning_rate": args.learning_rate,
         "schedule": command_line.SCHEDULE,
         "seed": args.seed,
         "start_from": args.start_from,
     }
-    if args.steps_per_epoch != command_line.STEPS_PER_EPOCH:
-        settings["steps_per_epoch"] = min(args.steps_per_epoch, steps)
     options = command_line.layer_options(args)
     settings.update(options)
     folder = args.output or pathlib.Path("runs") / f"{name}-seed{args.seed}"
@@ -315,14 +318,13 @@ def take_weights(model, name, step_size=None):
         layers = [cell.feedback for cell in _memory_cells(other) if cell.feedback]
         left_out = {id(weight) for layer in layers for weight in layer.weights}
         weights = [weight for weight in weights if id(weight) not in left_out]
-    theirs, ours = [[tuple(w.shape) for w in each] for each in (weights, model.weights)]
-    if theirs != ours:
-        pairs = itertools.zip_longest(theirs, ours, fillvalue="none")
-        there, here = next(pair for pair in pairs if pair[0] != pair[1])
-        raise ValueError(
-            f"the weights of {name} do not fit: the first that differs has shape {there}, here "
-            f"{here}; start from a model of the same kind, by task, --model, --num-heads and sizes"
-        )
+    both = [[(w.path, tuple(w.shape)) for w in each] for each in (weights, model.weights)]
+    for theirs, ours in itertools.zip_longest(*both, fillvalue=("no weight", "left")):
+        if theirs[1] != ours[1]:
+            raise ValueError(
+                "{} has {} {} where this model has {} {}".format(name, *theirs, *ours)
+                + "; start from a model of the same kind, by task, --model and sizes"
+            )
     theirs, ours = _step_sizes(other), _step_sizes(model)
     if step_size is None and theirs != ours:
         raise ValueError(

@@ -74,8 +74,7 @@ def main(arguments=None):
         parser.error(f"{run} holds no run to pack: {error}")
     model.set_weights([sum(arrays) / len(weights) for arrays in zip(*weights, strict=True)])
     settings = training["settings"]
-    for name in ("tasks", "batch_size", "max_tokens", "max_padding"):
-        setattr(args, name, settings.get(name))
+    vars(args).update(task.measuring_options(settings))
     instance = [f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)]
     model_name = {**MAZE_MODELS, **MODELS}[settings["model"]]
     if task.name == "babi" and len(args.tasks) < 20:

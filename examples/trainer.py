@@ -87,6 +87,7 @@ class Run:
             return
         if before is None or state is None or not checkpoint.exists():
             raise ValueError(f"there is no checkpoint in {self.folder}; leave out --resume.")
+        before = {"steps_per_epoch": command_line.steps_per_epoch(before), **before}  # older runs
         changed = [
             f"{name} (there {before.get(name)!r}, here {self.settings.get(name)!r})"
             for name in sorted((before.keys() | self.settings) - {"threads"})  # of older runs

@@ -15,7 +15,7 @@
   differentiable everywhere.
 - `portable_ops()`: a context in which what is traced has only operations that other runtimes know.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
-- `accelerator()`: the name of the GPU (JAX: or TPU) there is, or None.
+- `accelerator()`: the name of the GPU or the like that new tensors are on, or None.
 - `ONE_TRACE_FOR_ALL_SHAPES`: whether Keras traces a step once, of unknown sizes, for batches that
   differ in shape; where that is so, there are also
 - `batches_of_any_shape(data)`: a `PyDataset` as a data set for `fit`, with all sizes open, and
@@ -148,9 +148,11 @@ if NAME == "tensorflow":
 
     def accelerator():
         """See the module."""
-        found = tf.config.list_physical_devices("GPU")
-        details = tf.config.experimental.get_device_details(found[0]) if found else {}
-        return details.get("device_name")
+        kind, index = ops.zeros(()).device.split(":")[-2:]
+        if kind == "CPU":
+            return None
+        device = tf.config.get_visible_devices(kind)[int(index)]
+        return tf.config.experimental.get_device_details(device).get("device_name", kind)
 
     def batches_of_any_shape(data):
         """See the module."""
@@ -228,7 +230,7 @@ elif NAME == "jax":
 
     def accelerator():
         """See the module."""
-        device = jax.devices()[0]
+        device = ops.zeros(()).device
         return None if device.platform == "cpu" else device.device_kind
 
 elif NAME == "torch":
@@ -287,7 +289,10 @@ elif NAME == "torch":
 
     def accelerator():
         """See the module."""
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        device = ops.zeros(()).device
+        if device.type == "cuda":
+            return torch.cuda.get_device_name(device)
+        return None if device.type == "cpu" else device.type
 
 else:
     raise ImportError(

@@ -53,9 +53,14 @@ def load_model(path, compile=False):
 
 def versions():
     """Versions of Python and of the packages that decide a result."""
-    packages = ("keras-mnm", "keras", "numpy", backend.NAME)
-    found = {"python": platform.python_version(), "backend": backend.NAME}
-    for package in packages:
+    import keras_mnm  # which imports this module
+
+    found = {
+        "python": platform.python_version(),
+        "backend": backend.NAME,
+        "keras-mnm": keras_mnm.__version__,
+    }
+    for package in ("keras", "numpy", backend.NAME):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

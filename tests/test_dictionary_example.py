@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import command_line
 import dictionary_inference
 import pytest
 
@@ -65,8 +64,8 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     import numpy as np
     import trainer
 
-    monkeypatch.setattr(command_line, "STEPS_PER_EPOCH", 2)
     arguments = ["--steps", "8", "--batch-size", "4", "--episodes", "4", "--model", "lstm"]
+    arguments += ["--steps-per-epoch", "2"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     dictionary_inference.main([*arguments, "--output", str(whole)])
 

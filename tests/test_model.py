@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mnm
+from keras_mnm import backend
 
 
 class Batches(keras.utils.PyDataset):
@@ -73,3 +74,8 @@ def test_evaluate_and_predict_take_any_length():
         expected = keras.ops.convert_to_numpy(model(x))
         np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_no_accelerator_on_a_cpu():
+    with keras.device("cpu"):
+        assert backend.accelerator() is None
