@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
 import numpy as np  # noqa: E402
-from command_line import MAZE_MODELS, MODELS  # noqa: E402
+from command_line import MAZE_MODELS, MODELS, steps_per_epoch  # noqa: E402
 
 LABELS = {**MODELS, **MAZE_MODELS}
 
@@ -113,6 +113,8 @@ def curves(instance, model, metric):
     runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
     if not runs:
         return None
+    for run in runs:
+        run["settings"].setdefault("steps_per_epoch", steps_per_epoch(run["settings"]))
     for name in sorted(set().union(*(run["settings"] for run in runs)) - {"seed", "threads"}):
         found = {run["settings"]["seed"]: run["settings"].get(name) for run in runs}
         if len(set(found.values())) > 1:

@@ -1,9 +1,10 @@
-"""How the presets that were trained in stages were learned, from one instance to the next.
+"""How presets were learned: those in stages from one instance to the next, and priority sort's.
 
 python benchmarks/preset_stages.py
 
-draws the accounts of the presets in `benchmarks/results/` to `docs/stages.png`. Where a chain began
-with a preset since replaced, its picture begins there, too.
+draws the accounts of the presets in `benchmarks/results/` to `docs/stages.png` and
+`docs/priority_sort.png`. Where a chain began with a preset since replaced, its picture begins
+there, too.
 """
 
 import json
@@ -11,7 +12,7 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).parent
-PICTURE = HERE.parent / "docs" / "stages.png"
+DOCS = HERE.parent / "docs"
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
@@ -28,28 +29,33 @@ INSTANCES = {
 }
 
 
-def draw():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def main():
     from keras_mnm.files import replacing
 
-    figure = pyplot.figure(figsize=(17, 6.8), layout="constrained")
+    for name, draw in (("stages.png", draw_instances), ("priority_sort.png", draw_sort)):
+        with replacing(DOCS / name) as path:
+            draw().savefig(path, dpi=110)
+        print(f"Drawn to {DOCS / name}")
+
+
+def account_of(preset):
+    return json.loads((HERE / "results" / f"{preset}.json").read_text())
+
+
+def draw_instances():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(17, 6.8), layout="constrained")
     figure.suptitle("Wrong symbols of fresh episodes in training, from instance to instance")
     colors = {}
     for row, rule in zip(figure.subplots(len(RULES), len(INSTANCES), sharey=True), RULES):
         row[0].set_ylabel(f"{MODELS[rule]}\nsymbol error")
         for axis, (instance, title) in zip(row, INSTANCES.items()):
-            account = HERE / "results" / f"{instance}-{rule}.json"
-            draw_stages(axis, json.loads(account.read_text()), colors)
+            draw_stages(axis, account_of(f"{instance}-{rule}"), colors)
             axis.set(title=title, xlabel="thousands of updates", xlim=(0, None))
             axis.set(yscale="log", ylim=(FLOOR / 1.3, 1.3))
             axis.grid(alpha=0.3)
-    with replacing(PICTURE) as temporary:
-        figure.savefig(temporary, dpi=110)
-    print(f"Drawn to {PICTURE}")
+    return figure
 
 
 def draw_stages(axis, account, colors):
@@ -89,5 +95,29 @@ def label(settings):
     return f"{settings['length']} symbols"
 
 
+def draw_sort():
+    """The presets of priority sort, a line each; one that goes on from another begins there."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for model in (*RULES, "lstm-salu"):
+        account, ended = account_of(f"priority-sort-{model}"), 0.0
+        for stage in reversed(list(experiment.stages(account))):
+            bits = stage["history"]["wrong_bits"]
+            ends = [
+                ended + n / 1000 for n in experiment.updates_by_epoch(stage["settings"], len(bits))
+            ]
+            ended = ends[-1]
+        axis.plot(ends, bits, label=MODELS[model])
+    axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="wrong bits of 128")
+    axis.set(yscale="log", yticks=(64, 32, 16, 8, 4), yticklabels=(64, 32, 16, 8, 4))
+    axis.set_title("Priority sort, priorities as thresholds, three heads")
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
 if __name__ == "__main__":
-    draw()
+    main()

@@ -3,7 +3,8 @@
 python examples/babi.py --data-dir tasks_1-20_v1-2
 python examples/babi.py --data-dir tasks_1-20_v1-2 --tasks 1,2,16 --steps 3000
 python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --data-dir tasks_1-20_v1-2 --split valid
-python examples/babi.py --evaluate runs/babi-mnm-p-seed0 --ask "Mary got the milk. Where is Mary?"
+python examples/babi.py --evaluate runs/babi-mnm-p-seed0 \\
+  --ask "Mary went to the kitchen. John took the milk. Where is Mary?"
 """
 
 import argparse
@@ -186,6 +187,7 @@ class Babi(experiment.Task):
 
         data = _batches(args, args.split, _chosen(args.tasks), fixed=True)
         questions = data.questions
+        print(f"Measuring on {len(questions.tasks):,} questions, files {args.split}", flush=True)
         wrong = np.zeros(len(questions.tasks), bool)
         progress = keras.utils.Progbar(len(data), unit_name="batch")
         for index in range(len(data)):
@@ -269,6 +271,8 @@ def read_question(text, answers=1):
             "end the story with a question, and that with a question mark; received "
             f"{text[-60:]!r}."
         )
+    if babi.VOCABULARY.index(".") not in tokens and "\n" not in text.strip():
+        raise ValueError(f"give a story before the question; received {text[-60:]!r}.")
     return [*tokens, *[babi.PLACEHOLDER] * answers]
 
 

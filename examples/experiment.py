@@ -284,6 +284,8 @@ def open_model(name):
     path = pathlib.Path(name)
     if path.suffix == ".keras" or path.is_file():
         return load_model(path)
+    if path.name != name and not path.exists():
+        raise ValueError(f"there is no file or folder {name}")
     return load_model(model_of(path)) if path.is_dir() else keras_mnm.from_preset(name)
 
 

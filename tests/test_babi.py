@@ -323,6 +323,7 @@ def test_questions_in_words(run, capsys):
     for text, message in (
         ("Mary went to Rome. Where is Mary?", "not in the vocabulary: rome"),
         ("Mary went to the kitchen.", "end the story with a question"),
+        ("Where is Mary?", "give a story before the question"),
     ):
         with pytest.raises(SystemExit):
             example.main(["--evaluate", str(run), "--ask", text])

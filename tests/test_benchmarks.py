@@ -197,3 +197,13 @@ def test_a_stage_is_drawn_from_where_the_one_before_ended():
     np.testing.assert_allclose(curves[1].get_xdata(), [0.35, 0.45, 0.5])
     assert curves[1].get_linewidth() > curves[0].get_linewidth()
     assert [line.get_linestyle() for line in curves] == [":", "-"]
+
+
+def test_pictures_of_the_presets(tmp_path, monkeypatch):
+    monkeypatch.setattr(preset_stages, "DOCS", tmp_path)
+    preset_stages.main()
+    for name in ("stages.png", "priority_sort.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    lines = {line.get_label(): line for line in preset_stages.draw_sort().axes[0].lines}
+    assert set(lines) == {"MNM-p (local writes)", "MNM-g (gradient writes)", "LSTM+SALU"}
+    assert lines["LSTM+SALU"].get_xdata()[0] == 0.1  # thousands
