@@ -120,7 +120,7 @@ def training_parser(description, **defaults):
         "--evaluate",
         metavar="MODEL_OR_PRESET",
         help="instead of training, evaluate a .keras file, the folder of a run, or a preset; the "
-        "last line printed is JSON; options of training are left aside, and the model tells its sizes",
+        "last line printed is JSON; options of training are left aside, sizes are the model's",
     )
     parser.set_defaults(**defaults)
     return parser
