@@ -38,7 +38,7 @@ def main():
         print(f"Drawn to {DOCS / name}")
 
 
-def account_of(preset):
+def account_of_preset(preset):
     return json.loads((HERE / "results" / f"{preset}.json").read_text())
 
 
@@ -51,7 +51,7 @@ def draw_instances():
     for row, rule in zip(figure.subplots(len(RULES), len(INSTANCES), sharey=True), RULES):
         row[0].set_ylabel(f"{MODELS[rule]}\nsymbol error")
         for axis, (instance, title) in zip(row, INSTANCES.items()):
-            draw_stages(axis, account_of(f"{instance}-{rule}"), colors)
+            draw_stages(axis, account_of_preset(f"{instance}-{rule}"), colors)
             axis.set(title=title, xlabel="thousands of updates", xlim=(0, None))
             axis.set(yscale="log", ylim=(FLOOR / 1.3, 1.3))
             axis.grid(alpha=0.3)
@@ -64,8 +64,8 @@ def draw_stages(axis, account, colors):
     A color is a length of sequence, pale with few examples. Stages of the preset's own instance are
     thick, those of another model dotted.
     """
-    own, shown, ended = account["settings"], set(), 0.0
-    for stage in reversed(list(experiment.stages(account))):
+    own, shown = account["settings"], set()
+    for stage, start, ends in placed(account):
         settings = stage["settings"]
         errors = [max(FLOOR, 1 - accuracy) for accuracy in stage["history"]["accuracy"]]
         name, same_model = label(settings), settings["model"] == own["model"]
@@ -79,13 +79,21 @@ def draw_stages(axis, account, colors):
         }
         if not same_model:
             name += f", {settings['model']}"
-        updates = experiment.updates_by_epoch(settings, len(errors))
-        ends = [ended + n / 1000 for n in updates]
         axis.plot(ends, errors, **style, label=None if name in shown else name)
-        axis.axvline(ended, color="gray", lw=0.4)
+        axis.axvline(start, color="gray", lw=0.4)
         shown.add(name)
-        ended = ends[-1]
     axis.legend(fontsize="x-small", loc="best")
+
+
+def placed(account):
+    """Each stage, where it starts and its epochs end, in thousands of updates from the first."""
+    start = 0.0
+    for stage in reversed(list(experiment.stages(account))):
+        epochs = len(next(iter(stage["history"].values())))
+        updates = experiment.updates_by_epoch(stage["settings"], epochs)
+        ends = [start + n / 1000 for n in updates]
+        yield stage, start, ends
+        start = ends[-1]
 
 
 def label(settings):
@@ -102,14 +110,8 @@ def draw_sort():
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
     for model in (*RULES, "lstm-salu"):
-        account, ended = account_of(f"priority-sort-{model}"), 0.0
-        for stage in reversed(list(experiment.stages(account))):
-            bits = stage["history"]["wrong_bits"]
-            ends = [
-                ended + n / 1000 for n in experiment.updates_by_epoch(stage["settings"], len(bits))
-            ]
-            ended = ends[-1]
-        axis.plot(ends, bits, label=MODELS[model])
+        *_, (stage, _, ends) = placed(account_of_preset(f"priority-sort-{model}"))
+        axis.plot(ends, stage["history"]["wrong_bits"], label=MODELS[model])
     axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="wrong bits of 128")
     axis.set(yscale="log", yticks=(64, 32, 16, 8, 4), yticklabels=(64, 32, 16, 8, 4))
     axis.set_title("Priority sort, priorities as thresholds, three heads")

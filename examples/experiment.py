@@ -321,11 +321,12 @@ def take_weights(model, name, step_size=None):
         left_out = {id(weight) for layer in layers for weight in layer.weights}
         weights = [weight for weight in weights if id(weight) not in left_out]
     both = [[(w.path, tuple(w.shape)) for w in each] for each in (weights, model.weights)]
-    for theirs, ours in itertools.zip_longest(*both, fillvalue=("no weight", "left")):
-        if theirs[1] != ours[1]:
+    pairs = itertools.zip_longest(*both, fillvalue=("no weight", "left"))
+    for (their_path, their_shape), (path, shape) in pairs:
+        if their_shape != shape:
             raise ValueError(
-                "{} has {} {} where this model has {} {}".format(name, *theirs, *ours)
-                + "; start from a model of the same kind, by task, --model and sizes"
+                f"{name} has {their_path} {their_shape} where this model has {path} {shape}; start "
+                "from a model of the same kind, by task, --model and sizes"
             )
     theirs, ours = _step_sizes(other), _step_sizes(model)
     if step_size is None and theirs != ours:
