@@ -59,6 +59,13 @@ class Babi(experiment.Task):
             "there are to compile (by default 0.09)",
         )
         group.add_argument(
+            "--exchange-words",
+            action="store_true",
+            default=None,  # as in the settings of older runs
+            help="tell the training stories of others: names, places, colors and the like change "
+            "places at random, a question at a time",
+        )
+        group.add_argument(
             "--validate-every",
             type=positive_int,
             default=1000,
@@ -98,6 +105,7 @@ class Babi(experiment.Task):
             "questions_sha256": content.hexdigest(),
             "max_tokens": args.max_tokens,
             "max_padding": args.max_padding,
+            "exchange_words": args.exchange_words,
             "validate_every": args.validate_every,
             "patience": args.patience,
         }
@@ -125,7 +133,14 @@ class Babi(experiment.Task):
         return 60_000 if len(settings["tasks"]) > 3 else 5_000 * len(settings["tasks"])
 
     def training_data(self, settings, args, steps):
-        return _batches(args, "train", settings["tasks"], steps=steps, seed=args.seed)
+        return _batches(
+            args,
+            "train",
+            settings["tasks"],
+            steps=steps,
+            seed=args.seed,
+            exchange_words=args.exchange_words,
+        )
 
     def validation(self, settings, args):
         from trainer import Validation

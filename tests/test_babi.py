@@ -234,6 +234,49 @@ def test_batches_depend_on_seed_and_number_alone(data_dir):
     assert fixed[:6] == fixed[6:]
 
 
+def test_exchanged_words_keep_stories_true(data_dir):
+    questions = babi.load(data_dir)
+    plain = babi.Babi(questions, batch_size=16, seed=1)
+    data = babi.Babi(questions, batch_size=16, seed=1, exchange_words=True)
+    kinds = [kind.split() for kind in babi.exchange.KINDS]
+    changed = 0
+    for index in range(len(data)):
+        _, rows = data.rows(index)
+        before, after = plain[index], data[index]
+        assert [a.shape for a in after] == [b.shape for b in before]
+        assert [a.dtype for a in after] == [b.dtype for b in before]
+        for place, row in enumerate(rows):
+            words, others = (babi.decode(tokens[place]).split() for tokens in (before[0], after[0]))
+            answer, other = (
+                babi.decode(t[place][t[place] >= 0]).split() for t in (before[1], after[1])
+            )
+            becomes = dict(zip(words + answer, others + other, strict=True))
+            assert [becomes[word] for word in words + answer] == others + other
+            assert len(set(becomes.values())) == len(becomes)
+            for word, instead in becomes.items():
+                changed += word != instead
+                assert word == instead or any({word, instead} <= set(kind) for kind in kinds)
+                if questions.tasks[row] == 20:  # there places have a reason
+                    assert word == instead or word in PEOPLE
+            if others[-4:-2] == ["where", "is"]:
+                person = others[-2]
+                moves = [i for i, word in enumerate(others[:-5]) if word == person]
+                assert [others[moves[-1] + 4]] == other
+        assert np.all(after[0][len(rows) :] == babi.PADDING)
+    assert changed > 500
+
+
+def test_exchanged_words_depend_on_seed_and_number_alone(data_dir):
+    questions = babi.load(data_dir)
+    options = {"batch_size": 16, "steps": 5, "exchange_words": True}
+    data = babi.Babi(questions, seed=1, **options)
+    first = data[3][0]
+    data.on_epoch_end()
+    for first_epoch, expected in ((0, first), (1, data[3][0])):
+        again = babi.Babi(questions, seed=1, first_epoch=first_epoch, **options)
+        np.testing.assert_array_equal(again[3][0], expected)
+
+
 def test_babi_checks_its_arguments(data_dir):
     questions = babi.load(data_dir)
     with pytest.raises(ValueError, match="the longest question has .* tokens"):

@@ -1,6 +1,7 @@
 """bAbI question answering (§4.2): a story, read word by word, and a question at its end."""
 
 from keras_mnm.tasks.babi.batches import Babi, bucket_lengths
+from keras_mnm.tasks.babi.exchange import WordExchange
 from keras_mnm.tasks.babi.files import (
     MAX_ANSWERS,
     NOT_ASKED,
@@ -24,6 +25,7 @@ __all__ = [
     "VOCABULARY",
     "Babi",
     "Questions",
+    "WordExchange",
     "bucket_lengths",
     "check_tasks",
     "decode",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_mnm.tasks.babi.exchange import WordExchange
 from keras_mnm.tasks.episodes import Episodes
 from keras_mnm.validation import integer, number
 
@@ -68,11 +69,20 @@ class Babi(Episodes):
             Defaults to `32768`.
         lengths: The lengths to pad to. Defaults to `bucket_lengths(questions.lengths)`.
         steps: Batches an epoch. Defaults to those of one pass over the questions.
+        exchange_words: Whether to exchange words of one kind, such as names, at random in each
+            question, see `WordExchange`. Defaults to `False`.
         **kwargs: More arguments of `Episodes`: `seed`, `first_epoch`, `fixed`.
     """
 
     def __init__(
-        self, questions, batch_size=128, max_tokens=32768, lengths=None, steps=None, **kwargs
+        self,
+        questions,
+        batch_size=128,
+        max_tokens=32768,
+        lengths=None,
+        steps=None,
+        exchange_words=False,
+        **kwargs,
     ):
         if not len(questions.tasks):
             raise ValueError("`questions` must hold at least one question. Received none.")
@@ -88,6 +98,7 @@ class Babi(Episodes):
             )
         self._buckets = np.searchsorted(self.lengths, questions.lengths)
         self._order = (None, None)
+        self._exchange = WordExchange(questions) if exchange_words else None
         super().__init__(batch_size, **kwargs)
         self.batches = len(self._shuffled(0))
         self.steps = self.batches if steps is None else integer("steps", steps)
@@ -112,7 +123,12 @@ class Babi(Episodes):
 
     def __getitem__(self, index):
         length, rows = self.rows(index)
-        return self.questions.batch(rows, self.batch_size_of(length), length)
+        tokens, targets = self.questions.batch(rows, self.batch_size_of(length), length)
+        if self._exchange:
+            rng, n = np.random.default_rng((self.seed, self.epoch, index)), len(rows)
+            tasks = self.questions.tasks[rows]
+            tokens[:n], targets[:n] = self._exchange(rng, tasks, tokens[:n], targets[:n])
+        return tokens, targets
 
     def _shuffled(self, turn):
         """The batches of a pass: pairs of a length and the numbers of questions."""

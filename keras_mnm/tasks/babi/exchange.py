@@ -1,0 +1,70 @@
+"""Stories told of others: words of one kind exchanged at random, alike in a whole question.
+
+A story stays true when John and Daniel change places in it. There are many more such stories than
+the files have, and they cannot be learned by heart.
+"""
+
+import numpy as np
+
+from keras_mnm.tasks.babi.files import NOT_ASKED
+from keras_mnm.tasks.babi.vocabulary import VOCABULARY, encode
+
+NAMES = (
+    "antoine bernhard bill brian daniel fred greg jason jeff john julius sumit yann",
+    "emily gertrude jessica julie lily mary sandra winona",
+)
+"""Of men and of women, which he and she tell apart in task 11."""
+KINDS = (
+    *NAMES,
+    "bathroom bedroom cinema garden hallway kitchen office park school",
+    "apple football milk",
+    "frog lion rhino swan",
+    "blue gray green pink red white yellow",
+    "above below",
+    "left right",
+)
+"""Words that may be exchanged for each other."""
+MOTIVES = 20
+"""The task in which people go to the kitchen because they are hungry: names alone are exchanged."""
+
+
+class WordExchange:
+    """Exchanges words of one kind for each other in questions and their answers.
+
+    In each question the words of a kind that its task knows are permuted at random.
+
+    Args:
+        questions: `Questions`, from which the words of each task are read.
+    """
+
+    def __init__(self, questions):
+        by_token = np.repeat(questions.tasks, questions.lengths)
+        self.kinds = {}
+        for task in np.unique(questions.tasks):
+            known = np.unique(questions.tokens[by_token == task])
+            kinds = NAMES if task == MOTIVES else KINDS
+            groups = [np.intersect1d(encode(kind), known) for kind in kinds]
+            self.kinds[int(task)] = [group for group in groups if len(group) > 1]
+
+    def __call__(self, rng, tasks, tokens, targets):
+        """Some questions, told of others.
+
+        Args:
+            rng: A `numpy.random.Generator`.
+            tasks: The questions' tasks, `[B]`.
+            tokens: `[B, T]`, as of `Questions.batch`.
+            targets: `[B, 3]`.
+
+        Returns:
+            Tokens and targets of the same shapes.
+        """
+        becomes = np.tile(np.arange(len(VOCABULARY), dtype="int32"), (len(tasks), 1))
+        for task in np.unique(tasks):
+            rows = np.flatnonzero(tasks == task)[:, None]
+            for kind in self.kinds[int(task)]:
+                becomes[rows, kind] = rng.permuted(np.tile(kind, (len(rows), 1)), axis=1)
+        answers = np.take_along_axis(becomes, np.maximum(targets, 0), axis=1)
+        return (
+            np.take_along_axis(becomes, tokens, axis=1),
+            np.where(targets == NOT_ASKED, NOT_ASKED, answers),
+        )
