@@ -59,6 +59,13 @@ class Babi(experiment.Task):
             "there are to compile (by default 0.09)",
         )
         group.add_argument(
+            "--repeat",
+            type=_task_counts,
+            metavar="16:10,17:3",
+            help="how often a pass over the training files has the questions of a task, by default "
+            "once",
+        )
+        group.add_argument(
             "--exchange-words",
             action="store_true",
             default=None,  # as in the settings of older runs
@@ -105,6 +112,7 @@ class Babi(experiment.Task):
             "questions_sha256": content.hexdigest(),
             "max_tokens": args.max_tokens,
             "max_padding": args.max_padding,
+            "repeat": args.repeat,
             "exchange_words": args.exchange_words,
             "validate_every": args.validate_every,
             "patience": args.patience,
@@ -139,7 +147,8 @@ class Babi(experiment.Task):
             settings["tasks"],
             steps=steps,
             seed=args.seed,
-            exchange_words=args.exchange_words,
+            repeats=dict(settings.get("repeat") or ()),
+            exchange_words=settings.get("exchange_words"),
         )
 
     def validation(self, settings, args):
@@ -334,6 +343,15 @@ def _task_numbers(text):
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected numbers with commas between them, as 1,2,16; received {text!r}"
+        ) from None
+
+
+def _task_counts(text):
+    try:
+        return [[int(task), positive_int(n)] for task, n in (p.split(":") for p in text.split(","))]
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"expected tasks with counts, as 16:10,17:3; received {text!r}"
         ) from None
 
 

@@ -215,6 +215,20 @@ def test_every_question_comes_once_a_pass(data_dir):
         data.on_epoch_end()
 
 
+def test_questions_come_as_often_as_asked(data_dir):
+    questions = babi.load(data_dir)
+    data = babi.Babi(questions, batch_size=16, max_tokens=400, seed=3, repeats={2: 3, 16: 5})
+    passed = np.concatenate([data.rows(index)[1] for index in range(len(data))])
+    times = np.bincount(passed, minlength=len(questions.tasks))
+    for task in babi.TASKS:
+        assert np.all(times[questions.tasks == task] == {2: 3, 16: 5}.get(task, 1))
+    batches = [data[index][0] for index in range(len(data))]
+    padding = sum(np.sum(tokens == babi.PADDING) for tokens in batches)
+    assert data.padding_waste == pytest.approx(padding / sum(tokens.size for tokens in batches))
+    with pytest.raises(ValueError, match="names task 3, of which there are no questions"):
+        babi.Babi(babi.load(data_dir, tasks=[1, 2]), repeats={3: 2})
+
+
 def test_batches_depend_on_seed_and_number_alone(data_dir):
     questions = babi.load(data_dir)
 

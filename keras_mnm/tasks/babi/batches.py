@@ -57,10 +57,11 @@ def bucket_lengths(lengths, max_waste=0.09):
 class Babi(Episodes):
     """Batches of bAbI questions for `model.fit` and `model.evaluate`, bucketed by length.
 
-    Every question comes once in a pass over the data, in an order drawn for each pass, among
-    questions of about its length. Batch `i` of epoch `e` depends on `(seed, e, i)` alone. Where the
-    questions of a length do not fill its last batch, they join those of the next length; what is
-    missing at the very end are empty rows, in which nothing is asked.
+    Every question comes once in a pass over the data, unless `repeats` says otherwise, in an order
+    drawn for each pass, among questions of about its length. Batch `i` of epoch `e` depends on
+    `(seed, e, i)` alone. Where the questions of a length do not fill its last batch, they join
+    those of the next length; what is missing at the very end are empty rows, in which nothing is
+    asked.
 
     Args:
         questions: `Questions`, as `load` returns them.
@@ -69,6 +70,8 @@ class Babi(Episodes):
             Defaults to `32768`.
         lengths: The lengths to pad to. Defaults to `bucket_lengths(questions.lengths)`.
         steps: Batches an epoch. Defaults to those of one pass over the questions.
+        repeats: How often a pass has the questions of a task, as a dict from its number, for
+            instance `{16: 10}`. Defaults to `None`, once each.
         exchange_words: Whether to exchange words of one kind, such as names, at random in each
             question, see `WordExchange`. Defaults to `False`.
         **kwargs: More arguments of `Episodes`: `seed`, `first_epoch`, `fixed`.
@@ -81,6 +84,7 @@ class Babi(Episodes):
         max_tokens=32768,
         lengths=None,
         steps=None,
+        repeats=None,
         exchange_words=False,
         **kwargs,
     ):
@@ -97,6 +101,11 @@ class Babi(Episodes):
                 f"max_tokens={max_tokens}."
             )
         self._buckets = np.searchsorted(self.lengths, questions.lengths)
+        self._repeats = np.ones(len(questions.tasks), int)
+        for task, times in (repeats or {}).items():
+            if task not in questions.tasks:
+                raise ValueError(f"`repeats` names task {task}, of which there are no questions.")
+            self._repeats[questions.tasks == task] = integer("repeats", times)
         self._order = (None, None)
         self._exchange = WordExchange(questions) if exchange_words else None
         super().__init__(batch_size, **kwargs)
@@ -111,7 +120,7 @@ class Babi(Episodes):
     def padding_waste(self):
         """Share of padding among the tokens of a pass."""
         tokens = sum(self.batch_size_of(length) * length for length, _ in self._shuffled(0))
-        return 1.0 - float(self.questions.starts[-1] / tokens)
+        return 1.0 - float(np.sum(self._repeats * self.questions.lengths) / tokens)
 
     def rows(self, index):
         """The length of batch `index` of this epoch, and the numbers of its questions."""
@@ -135,7 +144,8 @@ class Babi(Episodes):
         rng = np.random.default_rng((self.seed, turn))
         batches, rest = [], np.empty(0, int)
         for bucket, length in enumerate(map(int, self.lengths)):
-            own = rng.permutation(np.flatnonzero(self._buckets == bucket))
+            inside = np.flatnonzero(self._buckets == bucket)
+            own = rng.permutation(np.repeat(inside, self._repeats[inside]))
             rows, size = np.concatenate([rest, own]), self.batch_size_of(length)
             is_last = bucket == len(self.lengths) - 1
             end = len(rows) if is_last else len(rows) // size * size
