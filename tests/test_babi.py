@@ -356,6 +356,32 @@ def test_training_writes_errors_by_task(run, data_dir, capsys):
     assert figures["mean_error"] == pytest.approx(100 * (1 - best), abs=0.01)
 
 
+def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, capsys):
+    shrink(monkeypatch)
+    options = ["--data-dir", str(data_dir), "--output", str(tmp_path / "run")]
+    repeated = [*RUN, *options, "--repeat", "2:3", "--exchange-words"]
+    example.main([*repeated, "--minutes", "1e-9"])
+    with pytest.raises(SystemExit):
+        example.main([*RUN, *options, "--resume"])
+    message = capsys.readouterr().err
+    assert "exchange_words (there True, here None)" in message
+    assert "repeat (there [[2, 3]], here None)" in message
+    example.main([*repeated, "--resume"])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["updates"] == 12
+    assert metrics["settings"]["repeat"] == [[2, 3]]
+    assert metrics["settings"]["exchange_words"] is True
+    capsys.readouterr()
+    for counts, message in (
+        ("2", "expected tasks with counts, as 16:10,17:3; received '2'"),
+        ("2:0", "expected tasks with counts"),
+        ("3:2", "`repeats` names task 3, of which there are no questions"),
+    ):
+        with pytest.raises(SystemExit):
+            example.main([*RUN, "--data-dir", str(data_dir), "--repeat", counts])
+        assert message in capsys.readouterr().err
+
+
 def test_more_padding_needs_fewer_lengths(data_dir):
     options = {"data_dir": data_dir, "batch_size": 1, "max_tokens": 32768, "seed": 0}
     settings = {"tasks": [1, 2]}
