@@ -1,10 +1,10 @@
-"""How presets were learned: those in stages from one instance to the next, and priority sort's.
+"""How presets were learned: in stages from one instance or some tasks to more, and priority sort's.
 
 python benchmarks/preset_stages.py
 
-draws the accounts of the presets in `benchmarks/results/` to `docs/stages.png` and
-`docs/priority_sort.png`. Where a chain began with a preset since replaced, its picture begins
-there, too.
+draws the accounts of the presets in `benchmarks/results/` to `docs/stages.png`,
+`docs/babi_stages.png` and `docs/priority_sort.png`. Where a chain began with a preset since
+replaced, its picture begins there, too.
 """
 
 import json
@@ -32,7 +32,12 @@ INSTANCES = {
 def main():
     from keras_mnm.files import replacing
 
-    for name, draw in (("stages.png", draw_instances), ("priority_sort.png", draw_sort)):
+    pictures = {
+        "stages.png": draw_instances,
+        "babi_stages.png": draw_babi,
+        "priority_sort.png": draw_sort,
+    }
+    for name, draw in pictures.items():
         with replacing(DOCS / name) as path:
             draw().savefig(path, dpi=110)
         print(f"Drawn to {DOCS / name}")
@@ -101,6 +106,33 @@ def label(settings):
     if "support_size" in settings:
         return "({support_size}, {length})".format(**settings)
     return f"{settings['length']} symbols"
+
+
+def draw_babi():
+    """The stages of bAbI's preset, a line each, and what they had wrong of the validation files."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axis = figure.subplots()
+    measured = {}
+    for stage, start, ends in placed(account_of_preset("babi-mnm-p")):
+        settings = stage["settings"]
+        name = f"{len(settings['tasks'])} tasks, batches of {settings['batch_size']}"
+        if settings.get("exchange_words"):
+            often = ", ".join(str(task) for task, _ in sorted(settings["repeat"]))
+            name += f", words exchanged,\n{often} more often"
+        errors = [1 - accuracy for accuracy in stage["history"]["sequence_accuracy"]]
+        axis.plot(ends, errors, label=name.replace("1 tasks", "1 task"))
+        axis.axvline(start, color="gray", lw=0.4)
+        figures = stage.get("evaluation") or stage.get("figures")
+        if figures and len(settings["tasks"]) == 20:
+            measured[ends[-1]] = figures["mean_error"] / 100
+    axis.plot(measured.keys(), measured.values(), "kD", ms=5, label="20 tasks, validation files")
+    axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="share of questions wrong")
+    axis.set(yscale="log", ylim=(1e-3, 1), title="bAbI, MNM-p: from few tasks to all")
+    axis.grid(alpha=0.3)
+    figure.legend(fontsize="small", loc="outside right center")
+    return figure
 
 
 def draw_sort():
