@@ -114,22 +114,24 @@ def draw_babi():
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axis = figure.subplots()
-    measured = {}
+    measured, floor = {}, 1e-3
     for stage, start, ends in placed(account_of_preset("babi-mnm-p")):
         settings = stage["settings"]
         name = f"{len(settings['tasks'])} tasks, batches of {settings['batch_size']}"
         if settings.get("exchange_words"):
-            often = ", ".join(str(task) for task, _ in sorted(settings["repeat"]))
-            name += f", words exchanged,\n{often} more often"
-        errors = [1 - accuracy for accuracy in stage["history"]["sequence_accuracy"]]
+            name += ", words exchanged"
+        if settings.get("repeat"):
+            name += f",\n{', '.join(str(task) for task, _ in settings['repeat'])} more often"
+        errors = [max(floor, 1 - accuracy) for accuracy in stage["history"]["sequence_accuracy"]]
         axis.plot(ends, errors, label=name.replace("1 tasks", "1 task"))
         axis.axvline(start, color="gray", lw=0.4)
         figures = stage.get("evaluation") or stage.get("figures")
         if figures and len(settings["tasks"]) == 20:
             measured[ends[-1]] = figures["mean_error"] / 100
     axis.plot(measured.keys(), measured.values(), "kD", ms=5, label="20 tasks, validation files")
-    axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="share of questions wrong")
-    axis.set(yscale="log", ylim=(1e-3, 1), title="bAbI, MNM-p: from few tasks to all")
+    axis.set(xlabel="thousands of updates", xlim=(0, None))
+    axis.set(ylabel="share of the training questions wrong", yscale="log", ylim=(floor / 1.3, 1))
+    axis.set(title="bAbI, MNM-p: from few tasks to all")
     axis.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right center")
     return figure

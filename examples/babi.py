@@ -55,8 +55,8 @@ class Babi(experiment.Task):
             "--max-padding",
             type=positive_share,
             metavar="SHARE",
-            help="of padding among the tokens, to aim at: the more, the fewer lengths of batches "
-            "there are to compile (by default 0.09)",
+            help="of padding among the tokens, to aim at, without --repeat: the more, the fewer "
+            "lengths of batches there are to compile (by default 0.09)",
         )
         group.add_argument(
             "--repeat",
@@ -105,9 +105,13 @@ class Babi(experiment.Task):
 
     def settings(self, args):
         questions = _load(args.data_dir, "train", _chosen(args.tasks))
+        tasks = [int(task) for task in sorted(set(questions.tasks))]
+        for task, _ in args.repeat or ():
+            if task not in tasks:
+                raise ValueError(f"--repeat names task {task}, which is not trained on.")
         content = hashlib.sha256(questions.tokens.tobytes() + questions.answers.tobytes())
         return {
-            "tasks": [int(task) for task in sorted(set(questions.tasks))],
+            "tasks": tasks,
             "questions": len(questions.tasks),
             "questions_sha256": content.hexdigest(),
             "max_tokens": args.max_tokens,
@@ -147,7 +151,7 @@ class Babi(experiment.Task):
             settings["tasks"],
             steps=steps,
             seed=args.seed,
-            repeats=dict(settings.get("repeat") or ()),
+            repeat=dict(settings.get("repeat") or ()),
             exchange_words=settings.get("exchange_words"),
         )
 
@@ -347,12 +351,14 @@ def _task_numbers(text):
 
 
 def _task_counts(text):
+    """`"17:3,16:10"` as `[[16, 10], [17, 3]]`, in which form JSON gives it back."""
     try:
-        return [[int(task), positive_int(n)] for task, n in (p.split(":") for p in text.split(","))]
+        counts = {int(task): positive_int(n) for task, n in (p.split(":") for p in text.split(","))}
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"expected tasks with counts, as 16:10,17:3; received {text!r}"
         ) from None
+    return [[task, counts[task]] for task in sorted(counts)]
 
 
 TASK = Babi()

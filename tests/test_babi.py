@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import tarfile
 
 import babi as example
@@ -217,7 +218,7 @@ def test_every_question_comes_once_a_pass(data_dir):
 
 def test_questions_come_as_often_as_asked(data_dir):
     questions = babi.load(data_dir)
-    data = babi.Babi(questions, batch_size=16, max_tokens=400, seed=3, repeats={2: 3, 16: 5})
+    data = babi.Babi(questions, batch_size=16, max_tokens=400, seed=3, repeat={2: 3, 16: 5})
     passed = np.concatenate([data.rows(index)[1] for index in range(len(data))])
     times = np.bincount(passed, minlength=len(questions.tasks))
     for task in babi.TASKS:
@@ -226,7 +227,7 @@ def test_questions_come_as_often_as_asked(data_dir):
     padding = sum(np.sum(tokens == babi.PADDING) for tokens in batches)
     assert data.padding_waste == pytest.approx(padding / sum(tokens.size for tokens in batches))
     with pytest.raises(ValueError, match="names task 3, of which there are no questions"):
-        babi.Babi(babi.load(data_dir, tasks=[1, 2]), repeats={3: 2})
+        babi.Babi(babi.load(data_dir, tasks=[1, 2]), repeat={3: 2})
 
 
 def test_batches_depend_on_seed_and_number_alone(data_dir):
@@ -252,43 +253,130 @@ def test_exchanged_words_keep_stories_true(data_dir):
     questions = babi.load(data_dir)
     plain = babi.Babi(questions, batch_size=16, seed=1)
     data = babi.Babi(questions, batch_size=16, seed=1, exchange_words=True)
-    kinds = [kind.split() for kind in babi.exchange.KINDS]
-    changed = 0
+    changed = asked = 0
     for index in range(len(data)):
         _, rows = data.rows(index)
         before, after = plain[index], data[index]
         assert [a.shape for a in after] == [b.shape for b in before]
         assert [a.dtype for a in after] == [b.dtype for b in before]
-        for place, row in enumerate(rows):
-            words, others = (babi.decode(tokens[place]).split() for tokens in (before[0], after[0]))
-            answer, other = (
-                babi.decode(t[place][t[place] >= 0]).split() for t in (before[1], after[1])
-            )
-            becomes = dict(zip(words + answer, others + other, strict=True))
-            assert [becomes[word] for word in words + answer] == others + other
-            assert len(set(becomes.values())) == len(becomes)
-            for word, instead in becomes.items():
-                changed += word != instead
-                assert word == instead or any({word, instead} <= set(kind) for kind in kinds)
-                if questions.tasks[row] == 20:  # there places have a reason
-                    assert word == instead or word in PEOPLE
-            if others[-4:-2] == ["where", "is"]:
-                person = others[-2]
-                moves = [i for i, word in enumerate(others[:-5]) if word == person]
-                assert [others[moves[-1] + 4]] == other
+        for place in range(len(rows)):
+            old, new = (babi.decode(tokens[place]).split() for tokens in (before[0], after[0]))
+            changed += old != new
+            if new[-5:-3] == ["where", "is"]:
+                asked += 1
+                last_move = max(i for i, word in enumerate(new[:-3]) if word == new[-3])
+                assert [new[last_move + 4]] == answer_words(after[1][place])
         assert np.all(after[0][len(rows) :] == babi.PADDING)
-    assert changed > 500
+    assert changed > len(questions.tasks) / 2
+    assert asked == len(questions.tasks) / 2
+
+
+def answer_words(targets):
+    return babi.decode(targets[targets != babi.NOT_ASKED]).split()
+
+
+MEN, WOMEN = {"john", "daniel"}, {"mary", "sandra"}
+ROOMS, OBJECTS = {"kitchen", "garden", "office"}, {"milk", "apple", "football"}
+EXCHANGED = {  # stories, and which of their words are exchanged for each other
+    11: (
+        "mary went to the kitchen . then she moved to the garden . john went to the office . "
+        "daniel went to the office . sandra went to the office . where is mary ? garden",
+        (MEN, WOMEN, ROOMS),
+    ),
+    8: (
+        "john took the milk . john left the apple . mary took the football . mary took the milk . "
+        "what is mary carrying ? football milk",
+        (OBJECTS,),
+    ),
+    16: (
+        "lily is a swan . brian is a rhino . greg is a swan . brian is gray . greg is white . "
+        "what color is lily ? white",
+        ({"brian", "greg"}, {"swan", "rhino"}, {"gray", "white"}),
+    ),
+    17: (
+        "the red square is to the left of the blue square . the triangle is above the red square . "
+        "the blue square is below the triangle . is the triangle to the right of the red square ? "
+        "no",
+        ({"red", "blue"}, {"left", "right"}, {"above", "below"}),
+    ),
+    20: (
+        "sumit is hungry . yann is tired . sumit went to the kitchen . sumit got the apple there . "
+        "yann went to the bedroom . yann got the milk there . why did yann go to the bedroom ? "
+        "tired",
+        ({"sumit", "yann"},),
+    ),
+}
+
+
+@pytest.mark.parametrize("task", EXCHANGED)
+def test_words_are_exchanged_within_their_kind(task):
+    story, kinds = EXCHANGED[task]
+    story, _, answer = story.partition(" ? ")
+    question = np.array([babi.encode(story)], "int32")
+    answers = np.full((1, babi.MAX_ANSWERS), babi.NOT_ASKED, "int32")
+    answers[0, babi.MAX_ANSWERS - len(answer.split()) :] = babi.encode(answer)
+    questions = babi.Questions(
+        question[0].astype("uint8"), np.array([0, question.size]), answers, np.array([task])
+    )
+    exchange, count = babi.WordExchange(questions), 500
+    tokens, targets = exchange(
+        np.random.default_rng(0),
+        np.repeat(questions.tasks, count),
+        np.repeat(question, count, axis=0),
+        np.repeat(answers, count, axis=0),
+    )
+    words, seen = story.split() + answer.split(), set()
+    for row, targets_of_row in zip(tokens, targets):
+        told = babi.decode(row).split() + answer_words(targets_of_row)
+        becomes = dict(zip(words, told, strict=True))
+        assert [becomes[word] for word in words] == told  # everywhere alike
+        for word in becomes:
+            assert becomes[word] == word or any({word, becomes[word]} <= kind for kind in kinds)
+        for kind in kinds:  # no two words become one
+            assert {becomes[word] for word in kind} == kind
+        seen.add(tuple(told))
+    assert len(seen) == np.prod([math.factorial(len(kind)) for kind in kinds])
 
 
 def test_exchanged_words_depend_on_seed_and_number_alone(data_dir):
     questions = babi.load(data_dir)
-    options = {"batch_size": 16, "steps": 5, "exchange_words": True}
-    data = babi.Babi(questions, seed=1, **options)
-    first = data[3][0]
-    data.on_epoch_end()
-    for first_epoch, expected in ((0, first), (1, data[3][0])):
-        again = babi.Babi(questions, seed=1, first_epoch=first_epoch, **options)
-        np.testing.assert_array_equal(again[3][0], expected)
+    a_pass = -(-len(questions.tasks) // 16)
+
+    def told(seed=1, first_epoch=0, epochs=1, **options):
+        """The questions in the order of the data."""
+        options = {"batch_size": 16, "lengths": [80], "exchange_words": True, **options}
+        data = babi.Babi(questions, seed=seed, first_epoch=first_epoch, **options)
+        found = {}
+        for _ in range(epochs):
+            for index in range(len(data)):
+                for row, tokens in zip(data.rows(index)[1], data[index][0]):
+                    found[row] = tuple(tokens)
+            data.on_epoch_end()
+        return [found[row] for row in range(len(questions.tasks))]
+
+    assert told() == told()
+    assert told() == told(steps=a_pass)
+    assert told(epochs=2) == told(first_epoch=1)
+    assert told() != told(first_epoch=1)
+    assert told() != told(seed=2)
+    assert told(fixed=True, epochs=2) == told()
+
+
+def test_words_are_exchanged_in_training_alone(data_dir):
+    args = {"data_dir": data_dir, "batch_size": 16, "max_tokens": 32768, "seed": 0}
+    args = argparse.Namespace(**args, max_padding=None, validate_every=4, steps_per_epoch=4)
+    settings = {"tasks": [1, 2]}
+    exchanged = {**settings, "exchange_words": True, "repeat": [[2, 3]]}
+    plain = example.TASK.training_data(settings, args, 8)
+    data = example.TASK.training_data(exchanged, args, 8)
+    assert data.batches > plain.batches
+    _, rows = data.rows(0)
+    tokens, _ = data[0]
+    assert not np.array_equal(tokens, data.questions.batch(rows, *tokens.shape)[0])
+    validated = [example.TASK.validation(each, args).data for each in (settings, exchanged)]
+    assert len(validated[0]) == len(validated[1])
+    for index in range(len(validated[0])):
+        np.testing.assert_array_equal(validated[0][index][0], validated[1][index][0])
 
 
 def test_babi_checks_its_arguments(data_dir):
@@ -375,11 +463,12 @@ def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, c
     for counts, message in (
         ("2", "expected tasks with counts, as 16:10,17:3; received '2'"),
         ("2:0", "expected tasks with counts"),
-        ("3:2", "`repeats` names task 3, of which there are no questions"),
+        ("3:2", "--repeat names task 3, which is not trained on"),
     ):
         with pytest.raises(SystemExit):
-            example.main([*RUN, "--data-dir", str(data_dir), "--repeat", counts])
+            example.main([*RUN, *options[:2], "--output", str(tmp_path / "no"), "--repeat", counts])
         assert message in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_more_padding_needs_fewer_lengths(data_dir):

@@ -202,8 +202,38 @@ def test_a_stage_is_drawn_from_where_the_one_before_ended():
 def test_pictures_of_the_presets(tmp_path, monkeypatch):
     monkeypatch.setattr(preset_stages, "DOCS", tmp_path)
     preset_stages.main()
-    for name in ("stages.png", "priority_sort.png"):
+    for name in ("stages.png", "babi_stages.png", "priority_sort.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     lines = {line.get_label(): line for line in preset_stages.draw_sort().axes[0].lines}
     assert set(lines) == {"MNM-p (local writes)", "MNM-g (gradient writes)", "LSTM+SALU"}
     assert lines["LSTM+SALU"].get_xdata()[0] == 0.1  # thousands
+
+
+def test_stages_of_babi(monkeypatch):
+    def account(tasks, accuracies, **more):
+        settings = {
+            "steps": 20,
+            "steps_per_epoch": 10,
+            "batch_size": 32,
+            **more.pop("settings", {}),
+        }
+        settings["tasks"] = list(range(1, tasks + 1))
+        return {"settings": settings, "history": {"sequence_accuracy": accuracies}, **more}
+
+    first = account(1, [0.5, 1.0], figures={"mean_error": 0.0})
+    second = account(20, [0.5, 0.75], started_from=first, figures={"mean_error": 30.0})
+    exchanged = {"exchange_words": True, "repeat": [[3, 4], [16, 2]]}
+    last = account(
+        20, [0.8, 0.9], started_from=second, evaluation={"mean_error": 12.0}, settings=exchanged
+    )
+    monkeypatch.setattr(preset_stages, "account_of_preset", {"babi-mnm-p": last}.get)
+    axis = preset_stages.draw_babi().axes[0]
+    lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    one, all_tasks, often, validated = lines.values()
+    assert list(lines)[:2] == ["1 task, batches of 32", "20 tasks, batches of 32"]
+    assert often.get_label().split(",\n")[1] == "3, 16 more often"
+    assert "words exchanged" in often.get_label()
+    np.testing.assert_allclose(one.get_ydata(), [0.5, 1e-3])  # as low as is drawn
+    np.testing.assert_allclose(all_tasks.get_xdata(), [0.03, 0.04])
+    np.testing.assert_allclose(validated.get_xdata(), [0.04, 0.06])
+    np.testing.assert_allclose(validated.get_ydata(), [0.3, 0.12])

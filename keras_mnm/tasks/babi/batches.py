@@ -57,7 +57,7 @@ def bucket_lengths(lengths, max_waste=0.09):
 class Babi(Episodes):
     """Batches of bAbI questions for `model.fit` and `model.evaluate`, bucketed by length.
 
-    Every question comes once in a pass over the data, unless `repeats` says otherwise, in an order
+    Every question comes once in a pass over the data, unless `repeat` says otherwise, in an order
     drawn for each pass, among questions of about its length. Batch `i` of epoch `e` depends on
     `(seed, e, i)` alone. Where the questions of a length do not fill its last batch, they join
     those of the next length; what is missing at the very end are empty rows, in which nothing is
@@ -70,7 +70,7 @@ class Babi(Episodes):
             Defaults to `32768`.
         lengths: The lengths to pad to. Defaults to `bucket_lengths(questions.lengths)`.
         steps: Batches an epoch. Defaults to those of one pass over the questions.
-        repeats: How often a pass has the questions of a task, as a dict from its number, for
+        repeat: How often a pass has the questions of a task, as a dict from its number, for
             instance `{16: 10}`. Defaults to `None`, once each.
         exchange_words: Whether to exchange words of one kind, such as names, at random in each
             question, see `WordExchange`. Defaults to `False`.
@@ -84,7 +84,7 @@ class Babi(Episodes):
         max_tokens=32768,
         lengths=None,
         steps=None,
-        repeats=None,
+        repeat=None,
         exchange_words=False,
         **kwargs,
     ):
@@ -102,10 +102,10 @@ class Babi(Episodes):
             )
         self._buckets = np.searchsorted(self.lengths, questions.lengths)
         self._repeats = np.ones(len(questions.tasks), int)
-        for task, times in (repeats or {}).items():
+        for task, times in (repeat or {}).items():
             if task not in questions.tasks:
-                raise ValueError(f"`repeats` names task {task}, of which there are no questions.")
-            self._repeats[questions.tasks == task] = integer("repeats", times)
+                raise ValueError(f"`repeat` names task {task}, of which there are no questions.")
+            self._repeats[questions.tasks == task] = integer(f"repeat[{task}]", times)
         self._order = (None, None)
         self._exchange = WordExchange(questions) if exchange_words else None
         super().__init__(batch_size, **kwargs)

@@ -1,7 +1,7 @@
 """Stories told of others: words of one kind exchanged at random, alike in a whole question.
 
-A story stays true when John and Daniel change places in it. There are many more such stories than
-the files have, and they cannot be learned by heart.
+A story stays true when John and Daniel change places in it. Of most tasks there are many more such
+stories than the files have, too many to learn by heart.
 """
 
 import numpy as np
@@ -23,15 +23,18 @@ KINDS = (
     "above below",
     "left right",
 )
-"""Words that may be exchanged for each other."""
-MOTIVES = 20
-"""The task in which people go to the kitchen because they are hungry: names alone are exchanged."""
+"""Words that may be exchanged for each other: what is true is true still, in all tasks but one."""
+NAMES_ALONE = 20
+"""The task in which places and objects have a reason: the hungry go to the kitchen."""
 
 
 class WordExchange:
     """Exchanges words of one kind for each other in questions and their answers.
 
-    In each question the words of a kind that its task knows are permuted at random.
+    In each question the words of a kind that its task knows are permuted at random: names, of men
+    and of women, places, objects, animals, colors, left and right, above and below. In task 20
+    names alone are, and in task 18 nothing. Directions (tasks 4 and 19), what fears whom (15), and
+    shapes (17) stay.
 
     Args:
         questions: `Questions`, from which the words of each task are read.
@@ -42,7 +45,7 @@ class WordExchange:
         self.kinds = {}
         for task in np.unique(questions.tasks):
             known = np.unique(questions.tokens[by_token == task])
-            kinds = NAMES if task == MOTIVES else KINDS
+            kinds = NAMES if task == NAMES_ALONE else KINDS
             groups = [np.intersect1d(encode(kind), known) for kind in kinds]
             self.kinds[int(task)] = [group for group in groups if len(group) > 1]
 
