@@ -34,6 +34,7 @@ BENCHMARKS = (
     "sort_errors",
     "write_rates",
     "exchanged_rule",
+    "babi_stories",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 

@@ -208,23 +208,10 @@ class Babi(experiment.Task):
             print(json.dumps(self.measure(model, args)))
 
     def measure(self, model, args):
-        import keras
-        import numpy as np
-
-        from keras_mnm.tasks import babi
-
         data = _batches(args, args.split, _chosen(args.tasks), fixed=True)
         questions = data.questions
         print(f"Measuring on {len(questions.tasks):,} questions, files {args.split}", flush=True)
-        wrong = np.zeros(len(questions.tasks), bool)
-        progress = keras.utils.Progbar(len(data), unit_name="batch")
-        for index in range(len(data)):
-            _, rows = data.rows(index)
-            tokens, targets = data[index]
-            found = model.predict_on_batch(tokens).argmax(-1)
-            mistakes = (found != targets) & (targets != babi.NOT_ASKED)
-            wrong[rows] = mistakes.any(axis=-1)[: len(rows)]
-            progress.update(index + 1)
+        wrong = wrong_answers(model, data)
         errors = {
             int(task): round(100.0 * float(wrong[questions.tasks == task].mean()), 4)
             for task in sorted(set(questions.tasks))
@@ -248,6 +235,25 @@ class Babi(experiment.Task):
 
     def demonstrate(self, model, args):
         """Nothing more than the table that `measure` prints."""
+
+
+def wrong_answers(model, data):
+    """Whether a model answers each question of a `Babi` wrong, in any of the answer's words."""
+    import keras
+    import numpy as np
+
+    from keras_mnm.tasks import babi
+
+    wrong = np.zeros(len(data.questions.tasks), bool)
+    progress = keras.utils.Progbar(len(data), unit_name="batch")
+    for index in range(len(data)):
+        _, rows = data.rows(index)
+        tokens, targets = data[index]
+        found = model.predict_on_batch(tokens).argmax(-1)
+        mistakes = (found != targets) & (targets != babi.NOT_ASKED)
+        wrong[rows] = mistakes.any(axis=-1)[: len(rows)]
+        progress.update(index + 1)
+    return wrong
 
 
 def table(errors):
