@@ -121,7 +121,9 @@ def draw_babi():
         if settings.get("exchange_words"):
             name += ", words exchanged"
         if settings.get("repeat"):
-            name += f",\n{', '.join(str(task) for task, _ in settings['repeat'])} more often"
+            name += (
+                f",\n{', '.join(str(task) for task, _ in sorted(settings['repeat']))} more often"
+            )
         errors = [max(floor, 1 - accuracy) for accuracy in stage["history"]["sequence_accuracy"]]
         axis.plot(ends, errors, label=name.replace("1 tasks", "1 task"))
         axis.axvline(start, color="gray", lw=0.4)
