@@ -256,13 +256,14 @@ def train(task, args, parser):
     )
     data = task.training_data(instance, args, run.steps_per_epoch)
     validation = task.validation(instance, args)
-    model = run.train_or_tell(model, data, validation, minutes=args.minutes)
-    if model is None:
-        return
-    figures = task.measure(model, args)
-    title = f"{name}, seed {args.seed}"
-    task.write_results(figures, folder, title)
-    run.finish(model, title, figures)
+    with run.telling():
+        model = run.train_or_tell(model, data, validation, minutes=args.minutes)
+        if model is None:
+            return
+        figures = task.measure(model, args)
+        title = f"{name}, seed {args.seed}"
+        task.write_results(figures, folder, title)
+        run.finish(model, title, figures)
     task.demonstrate(model, args)
     print(f"Model, curve, history and metrics are in {folder}/")
     print(json.dumps(figures))

@@ -195,12 +195,13 @@ def train(args, parser):
         f"{args.parallel} side by side; results in {folder}/",
         flush=True,
     )
-    model = run.train_or_tell(model, maze, args.threads, minutes=args.minutes)
-    if model is None:
-        return
-    figures = measure(model, EPISODES["evaluation"], args.seed)
-    draw_episode(model, folder, args.seed)
-    run.finish(model, f"{name}, seed {args.seed}", figures)
+    with run.telling():
+        model = run.train_or_tell(model, maze, args.threads, minutes=args.minutes)
+        if model is None:
+            return
+        figures = measure(model, EPISODES["evaluation"], args.seed)
+        draw_episode(model, folder, args.seed)
+        run.finish(model, f"{name}, seed {args.seed}", figures)
     print(f"Model, curve, pictures, history and metrics are in {folder}/")
     print(json.dumps(figures))
 

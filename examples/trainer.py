@@ -1,5 +1,6 @@
 """The training run that the examples share: `model.fit` with checkpoint, resume and results."""
 
+import contextlib
 import json
 import os
 import platform
@@ -149,18 +150,23 @@ class Run:
         """Whether all updates are done, or no more are needed."""
         return self.updates >= self.settings["steps"] or self._is_done(self.history)
 
-    def train_or_tell(self, *args, minutes=None):
-        """As `train`; where that ends before its time, tells how to go on and returns None."""
-        if self.updates:
-            print(f"Continuing after update {self.updates:,}", flush=True)
+    @contextlib.contextmanager
+    def telling(self):
+        """Within, Ctrl-C and SIGTERM end the program, and it tells how to go on."""
         handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
-            model = self.train(*args, minutes=minutes)
+            yield
         except KeyboardInterrupt:
             print(f"\n{self._interrupted('Interrupted')}", flush=True)
             sys.exit(130)
         finally:
             signal.signal(signal.SIGTERM, handler)
+
+    def train_or_tell(self, *args, minutes=None):
+        """As `train`; where that ends before its time, tells how to go on and returns None."""
+        if self.updates:
+            print(f"Continuing after update {self.updates:,}", flush=True)
+        model = self.train(*args, minutes=minutes)
         if self.is_complete():
             return model
         print(self._interrupted(f"Stopped after {minutes:g} minutes"))

@@ -95,6 +95,23 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-5)
 
 
+def test_interrupted_while_it_measures(tmp_path, monkeypatch, capsys):
+    arguments = ["--steps", "4", "--steps-per-epoch", "2", "--batch-size", "4", "--episodes", "4"]
+    arguments += ["--model", "lstm", "--output", str(tmp_path)]
+
+    def interrupt(model, args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dictionary_inference.TASK, "measure", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            dictionary_inference.main(arguments)
+    assert stop.value.code == 130
+    assert "4 updates are kept" in capsys.readouterr().out
+    dictionary_inference.main([*arguments, "--resume"])
+    assert json.loads((tmp_path / "metrics.json").read_text())["updates"] == 4
+
+
 def test_a_run_that_is_finished_elsewhere_tells_where_it_was_trained(tmp_path):
     arguments = ["--steps", "6", "--steps-per-epoch", "3", "--batch-size", "4", "--episodes", "4"]
     arguments += ["--model", "lstm", "--output", str(tmp_path)]
