@@ -16,7 +16,7 @@ DOCS = HERE.parent / "docs"
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
-from command_line import MODELS  # noqa: E402
+from command_line import MODELS, HelpFormatter, Parser  # noqa: E402
 
 RULES = ("mnm-p", "mnm-g")
 FLOOR = 1e-5
@@ -29,7 +29,9 @@ INSTANCES = {
 }
 
 
-def main():
+def main(arguments=None):
+    Parser(description=__doc__, formatter_class=HelpFormatter).parse_args(arguments)
+
     from keras_mnm.files import replacing
 
     pictures = {
@@ -115,9 +117,9 @@ def draw_babi():
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axis = figure.subplots()
     measured, floor = {}, 1e-3
-    for stage, start, ends in placed(account_of_preset("babi-mnm-p")):
+    for number, (stage, start, ends) in enumerate(placed(account_of_preset("babi-mnm-p")), 1):
         settings = stage["settings"]
-        name = f"{len(settings['tasks'])} tasks, batches of {settings['batch_size']}"
+        name = f"{number}. {len(settings['tasks'])} tasks, batches of {settings['batch_size']}"
         if settings.get("exchange_words"):
             name += ", words exchanged"
         if settings.get("repeat"):
@@ -125,14 +127,20 @@ def draw_babi():
                 f",\n{', '.join(str(task) for task, _ in sorted(settings['repeat']))} more often"
             )
         errors = [max(floor, 1 - accuracy) for accuracy in stage["history"]["sequence_accuracy"]]
-        axis.plot(ends, errors, label=name.replace("1 tasks", "1 task"))
+        axis.plot(ends, errors, label=name.replace(" 1 tasks", " 1 task"))
         axis.axvline(start, color="gray", lw=0.4)
         figures = stage.get("evaluation") or stage.get("figures")
         if figures and len(settings["tasks"]) == 20:
             measured[ends[-1]] = figures["mean_error"] / 100
-    axis.plot(measured.keys(), measured.values(), "kD", ms=5, label="20 tasks, validation files")
+    axis.plot(
+        measured.keys(),
+        measured.values(),
+        "kD",
+        ms=5,
+        label="mean of the 20 tasks, validation files",
+    )
     axis.set(xlabel="thousands of updates", xlim=(0, None))
-    axis.set(ylabel="share of the training questions wrong", yscale="log", ylim=(floor / 1.3, 1))
+    axis.set(ylabel="share of questions wrong", yscale="log", ylim=(floor / 1.3, 1))
     axis.set(title="bAbI, MNM-p: from few tasks to all")
     axis.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right center")

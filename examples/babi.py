@@ -257,12 +257,12 @@ def wrong_answers(model, data):
 
 
 def table(errors):
-    """Errors by task beside the paper's, in Markdown (Table 3)."""
+    """Errors by task beside those of the paper's best runs, in Markdown (Table 3)."""
     from keras_mnm.tasks import babi
 
     columns = {"error %": errors}
     for name, best in PAPER.items():
-        columns[f"paper, {name}"] = dict(zip(babi.TASKS, best, strict=True))
+        columns[f"paper's best {name}, test files"] = dict(zip(babi.TASKS, best, strict=True))
     lines = [f"| task | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
     rows = [(f"{task}: {babi.TASKS[task]}", [c[task] for c in columns.values()]) for task in errors]
     means = [sum(c[task] for task in errors) / len(errors) for c in columns.values()]
@@ -359,12 +359,15 @@ def _task_numbers(text):
 def _task_counts(text):
     """`"17:3,16:10"` as `[[16, 10], [17, 3]]`, in which form JSON gives it back."""
     try:
-        counts = {int(task): positive_int(n) for task, n in (p.split(":") for p in text.split(","))}
+        pairs = [part.split(":") for part in text.split(",")]
+        counts = sorted([int(task), positive_int(count)] for task, count in pairs)
+        if len(dict(counts)) < len(counts):
+            raise ValueError
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
-            f"expected tasks with counts, as 16:10,17:3; received {text!r}"
+            f"expected each task once with a count of at least 1, as 16:10,17:3; received {text!r}"
         ) from None
-    return [[task, counts[task]] for task in sorted(counts)]
+    return counts
 
 
 TASK = Babi()

@@ -228,6 +228,12 @@ def test_questions_come_as_often_as_asked(data_dir):
     assert data.padding_waste == pytest.approx(padding / sum(tokens.size for tokens in batches))
     with pytest.raises(ValueError, match="names task 3, of which there are no questions"):
         babi.Babi(babi.load(data_dir, tasks=[1, 2]), repeat={3: 2})
+    with pytest.raises(ValueError, match="names task '2', of which"):
+        babi.Babi(questions, repeat={"2": 3})
+    with pytest.raises(ValueError, match=r"must be a dict .* Received: repeat=\[\[2, 3\]\]"):
+        babi.Babi(questions, repeat=[[2, 3]])
+    with pytest.raises(ValueError, match=r"`repeat\[2\]` must be .* repeat\[2\]=0"):
+        babi.Babi(questions, repeat={2: 0})
 
 
 def test_batches_depend_on_seed_and_number_alone(data_dir):
@@ -335,6 +341,8 @@ def test_words_are_exchanged_within_their_kind(task):
         for kind in kinds:  # no two words become one
             assert {becomes[word] for word in kind} == kind
         seen.add(tuple(told))
+    with pytest.raises(ValueError, match=r"must be among \[\d+\], .* Received: \[1\]"):
+        exchange(np.random.default_rng(0), [1], tokens[:1], targets[:1])
     assert len(seen) == np.prod([math.factorial(len(kind)) for kind in kinds])
 
 
@@ -461,8 +469,9 @@ def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, c
     assert metrics["settings"]["exchange_words"] is True
     capsys.readouterr()
     for counts, message in (
-        ("2", "expected tasks with counts, as 16:10,17:3; received '2'"),
-        ("2:0", "expected tasks with counts"),
+        ("2", "expected each task once with a count of at least 1, as 16:10,17:3; received '2'"),
+        ("2:0", "expected each task once with a count of at least 1"),
+        ("2:2,2:3", "expected each task once with a count of at least 1"),
         ("3:2", "--repeat names task 3, which is not trained on"),
     ):
         with pytest.raises(SystemExit):

@@ -201,7 +201,7 @@ def test_a_stage_is_drawn_from_where_the_one_before_ended():
 
 def test_pictures_of_the_presets(tmp_path, monkeypatch):
     monkeypatch.setattr(preset_stages, "DOCS", tmp_path)
-    preset_stages.main()
+    preset_stages.main([])
     for name in ("stages.png", "babi_stages.png", "priority_sort.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     lines = {line.get_label(): line for line in preset_stages.draw_sort().axes[0].lines}
@@ -230,7 +230,7 @@ def test_stages_of_babi(monkeypatch):
     axis = preset_stages.draw_babi().axes[0]
     lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     one, all_tasks, often, validated = lines.values()
-    assert list(lines)[:2] == ["1 task, batches of 32", "20 tasks, batches of 32"]
+    assert list(lines)[:2] == ["1. 1 task, batches of 32", "2. 20 tasks, batches of 32"]
     assert often.get_label().split(",\n")[1] == "3, 16 more often"
     assert "words exchanged" in often.get_label()
     np.testing.assert_allclose(one.get_ydata(), [0.5, 1e-3])  # as low as is drawn

@@ -102,9 +102,9 @@ class Babi(Episodes):
             )
         self._buckets = np.searchsorted(self.lengths, questions.lengths)
         self._repeats = np.ones(len(questions.tasks), int)
-        for task, times in (repeat or {}).items():
+        for task, times in _counts(repeat).items():
             if task not in questions.tasks:
-                raise ValueError(f"`repeat` names task {task}, of which there are no questions.")
+                raise ValueError(f"`repeat` names task {task!r}, of which there are no questions.")
             self._repeats[questions.tasks == task] = integer(f"repeat[{task}]", times)
         self._order = (None, None)
         self._exchange = WordExchange(questions) if exchange_words else None
@@ -152,3 +152,13 @@ class Babi(Episodes):
             batches += [(length, rows[i : i + size]) for i in range(0, end, size)]
             rest = rows[end:]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _counts(repeat):
+    """`repeat` as a dict, or a ValueError."""
+    if not isinstance(repeat or {}, dict):
+        raise ValueError(
+            "`repeat` must be a dict from a task's number to a count, as {16: 10}. Received: "
+            f"repeat={repeat!r}."
+        )
+    return repeat or {}

@@ -38,6 +38,20 @@ class WordExchange:
 
     Args:
         questions: `Questions`, from which the words of each task are read.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_mnm.tasks import babi
+    >>> story = "Mary went to the kitchen. Sandra went to the garden. Where is Mary?"
+    >>> tokens, answer = np.array([babi.encode(story)]), np.array([babi.encode("kitchen")])
+    >>> questions = babi.Questions(tokens[0], np.array([0, tokens.size]), answer, np.array([1]))
+    >>> exchange = babi.WordExchange(questions)
+    >>> tokens, answer = exchange(np.random.default_rng(5), questions.tasks, tokens, answer)
+    >>> babi.decode(tokens)
+    'sandra went to the garden . mary went to the kitchen . where is sandra ?'
+    >>> babi.decode(answer)
+    'garden'
     """
 
     def __init__(self, questions):
@@ -54,16 +68,21 @@ class WordExchange:
 
         Args:
             rng: A `numpy.random.Generator`.
-            tasks: The questions' tasks, `[B]`.
+            tasks: The questions' tasks, `[B]`, among those of the questions it was made from.
             tokens: `[B, T]`, as of `Questions.batch`.
             targets: `[B, 3]`.
 
         Returns:
             Tokens and targets of the same shapes.
         """
+        if not set(np.unique(tasks)) <= set(self.kinds):
+            raise ValueError(
+                f"`tasks` must be among {sorted(self.kinds)}, of whose questions this exchange was "
+                f"made. Received: {sorted(map(int, np.unique(tasks)))}."
+            )
         becomes = np.tile(np.arange(len(VOCABULARY), dtype="int32"), (len(tasks), 1))
         for task in np.unique(tasks):
-            rows = np.flatnonzero(tasks == task)[:, None]
+            rows = np.flatnonzero(np.asarray(tasks) == task)[:, None]
             for kind in self.kinds[int(task)]:
                 becomes[rows, kind] = rng.permuted(np.tile(kind, (len(rows), 1)), axis=1)
         answers = np.take_along_axis(becomes, np.maximum(targets, 0), axis=1)

@@ -55,6 +55,7 @@ def encode(text):
     """
     tokens = _TOKEN.findall(text.lower())
     unknown = sorted({token for token in tokens if token not in _NUMBERS})
+    unknown = [token if token.isalnum() else repr(token) for token in unknown]
     if unknown:
         raise ValueError(
             f"not in the vocabulary: {', '.join(unknown)}. bAbI knows the marks . and ? and 156 "
