@@ -7,7 +7,11 @@ took the milk. Where is the milk?"
 
 import pathlib
 
+import numpy as np
 from command_line import HelpFormatter, Parser, check_installed, check_writable, use_backend
+
+SHORTEST, LONGEST = 30, 50
+"""Words of a story that is legible as a picture."""
 
 
 def main(arguments=None):
@@ -15,8 +19,16 @@ def main(arguments=None):
     parser.add_argument("model", help="a .keras file, the folder of a run, or a preset's name")
     parser.add_argument("--data-dir", metavar="PATH", help="folder or archive of bAbI")
     parser.add_argument("--split", choices=("valid", "test", "train"), default="valid")
-    parser.add_argument("--task", type=int, default=1, help="whose first short story is drawn")
+    parser.add_argument(
+        "--task",
+        type=int,
+        default=1,
+        help="whose first story is drawn that is of 30 to 50 words, or comes nearest",
+    )
     parser.add_argument("--story", help="a story with its question, instead of one of the files")
+    parser.add_argument(
+        "--answers", type=int, choices=(1, 2, 3), default=1, help="words of the answer to --story"
+    )
     parser.add_argument(
         "--output",
         type=pathlib.Path,
@@ -30,7 +42,6 @@ def main(arguments=None):
 
     import babi as example
     import experiment
-    import numpy as np
 
     from keras_mnm.tasks import babi
     from keras_mnm.visualize import memory_maps
@@ -59,12 +70,9 @@ def main(arguments=None):
 def read_story(args, example, babi):
     """The tokens of the story to draw, its placeholders at the end."""
     if args.story is not None:
-        return example.read_question(args.story)
+        return example.read_question(args.story, args.answers)
     questions = babi.load(args.data_dir, args.split, [args.task])
-    fitting = (questions.lengths >= 30) & (questions.lengths <= 50)
-    if not fitting.any():
-        raise ValueError(f"task {args.task} has no story of 30 to 50 words; give one by --story.")
-    row = int(fitting.argmax())
+    row = np.maximum(SHORTEST - questions.lengths, questions.lengths - LONGEST).clip(0).argmin()
     return [int(token) for token in questions.tokens[slice(*questions.starts[row : row + 2])]]
 
 

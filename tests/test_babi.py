@@ -6,6 +6,7 @@ import math
 import tarfile
 
 import babi as example
+import babi_memory_maps
 import keras
 import numpy as np
 import pytest
@@ -542,3 +543,17 @@ def test_stopped_by_time_and_resumed_equals_unbroken(run, data_dir, tmp_path, mo
     broken = json.loads((tmp_path / "run" / "history.json").read_text())["history"]
     for name in whole:
         np.testing.assert_allclose(broken[name], whole[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(30, 50), (200, 300)])
+def test_the_story_to_draw_comes_nearest_to_a_legible_one(lengths, data_dir, monkeypatch):
+    monkeypatch.setattr(babi_memory_maps, "SHORTEST", lengths[0])
+    monkeypatch.setattr(babi_memory_maps, "LONGEST", lengths[1])
+    chosen = argparse.Namespace(story=None, data_dir=data_dir, split="valid", task=7)
+    tokens = babi_memory_maps.read_story(chosen, example, babi)
+    questions = babi.load(data_dir, "valid", [7])
+    off = [max(lengths[0] - n, n - lengths[1], 0) for n in questions.lengths]
+    row = off.index(min(off))
+    assert babi.decode(tokens) == text_of(questions, row)
+    asked = argparse.Namespace(story="Mary left. Where is Mary?", answers=2)
+    assert babi_memory_maps.read_story(asked, example, babi)[-2:] == [babi.PLACEHOLDER] * 2
