@@ -123,22 +123,16 @@ def draw_babi():
         if settings.get("exchange_words"):
             name += ", words exchanged"
         if settings.get("repeat"):
-            name += (
-                f",\n{', '.join(str(task) for task, _ in sorted(settings['repeat']))} more often"
-            )
+            often = ", ".join(str(task) for task, _ in sorted(settings["repeat"]))
+            name += f",\n{often} more often"
         errors = [max(floor, 1 - accuracy) for accuracy in stage["history"]["sequence_accuracy"]]
         axis.plot(ends, errors, label=name.replace(" 1 tasks", " 1 task"))
         axis.axvline(start, color="gray", lw=0.4)
         figures = stage.get("evaluation") or stage.get("figures")
         if figures and len(settings["tasks"]) == 20:
             measured[ends[-1]] = figures["mean_error"] / 100
-    axis.plot(
-        measured.keys(),
-        measured.values(),
-        "kD",
-        ms=5,
-        label="mean of the 20 tasks, validation files",
-    )
+    found = measured.keys(), measured.values()
+    axis.plot(*found, "kD", ms=5, label="mean of the 20 tasks, validation files")
     axis.set(xlabel="thousands of updates", xlim=(0, None))
     axis.set(ylabel="share of questions wrong", yscale="log", ylim=(floor / 1.3, 1))
     axis.set(title="bAbI, MNM-p: from few tasks to all")

@@ -13,6 +13,7 @@ import keras_mnm
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 
+import babi_stories  # noqa: E402
 import exchanged_rule  # noqa: E402
 import learning_curves  # noqa: E402
 import preset_stages  # noqa: E402
@@ -237,3 +238,35 @@ def test_stages_of_babi(monkeypatch):
     np.testing.assert_allclose(all_tasks.get_xdata(), [0.03, 0.04])
     np.testing.assert_allclose(validated.get_xdata(), [0.04, 0.06])
     np.testing.assert_allclose(validated.get_ydata(), [0.3, 0.12])
+
+
+def test_stories_told_of_others_are_the_same():
+    from keras_mnm.tasks import babi
+
+    rows, answers = babi.parse(
+        "1 Mary went to the kitchen.\n2 Sandra went to the garden.\n3 Where is Mary?\tkitchen\t1\n"
+        "1 Sandra went to the kitchen.\n2 Sandra went to the garden.\n"
+        "3 Where is Sandra?\tgarden\t2\n",
+        "stories",
+    )
+    answers = np.array([[babi.NOT_ASKED, babi.NOT_ASKED, word] for (word,) in answers])
+    starts = np.cumsum([0, *map(len, rows)])
+    training = babi.Questions(np.concatenate(rows), starts, answers, np.array([1, 1]))
+    exchange, rng = babi.WordExchange(training), np.random.default_rng(0)
+    for _ in range(10):
+        told = [
+            exchange(rng, [1], np.array([row]), answer[None]) for row, answer in zip(rows, answers)
+        ]
+        validation = babi.Questions(
+            np.concatenate([tokens[0] for tokens, _ in told]),
+            starts,
+            np.concatenate([targets for _, targets in told]),
+            np.array([1, 1]),
+        )
+        assert babi_stories.told_before(training, validation, exchange.kinds).all()
+        as_they_are = babi_stories.told_before(training, validation, {1: ()})
+        same = [np.array_equal(tokens[0], row) for (tokens, _), row in zip(told, rows)]
+        assert as_they_are.tolist() == same
+    # With the answers of each other they are stories that were never told.
+    other = training._replace(answers=answers[::-1])
+    assert not babi_stories.told_before(training, other, exchange.kinds).any()
