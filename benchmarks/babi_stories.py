@@ -72,5 +72,5 @@ def table(results):
         cells = ["none" if share is None else f"{share:.1%}" for share in shares]
         lines.append(f"| {task}: {babi.TASKS[int(task)]} | {' | '.join(cells)} |")
     means = [np.mean(list(column.values())) for column in columns.values()]
-    lines.append(f"| mean | {' | '.join(f'{mean:.2%}' for mean in means)} |")
+    lines.append(f"| mean of those that have any | {' | '.join(f'{mean:.2%}' for mean in means)} |")
     return "\n".join(lines)

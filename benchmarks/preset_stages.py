@@ -134,7 +134,7 @@ def draw_babi():
     found = measured.keys(), measured.values()
     axis.plot(*found, "kD", ms=5, label="mean of the 20 tasks, validation files")
     axis.set(xlabel="thousands of updates", xlim=(0, None))
-    axis.set(ylabel="share of questions wrong", yscale="log", ylim=(floor / 1.3, 1))
+    axis.set(ylabel="share of questions wrong, in training", yscale="log", ylim=(floor / 1.3, 1))
     axis.set(title="bAbI, MNM-p: from few tasks to all")
     axis.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right center")

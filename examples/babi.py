@@ -55,8 +55,9 @@ class Babi(experiment.Task):
             "--max-padding",
             type=positive_share,
             metavar="SHARE",
-            help="of padding among the tokens, to aim at, without --repeat: the more, the fewer "
-            "lengths of batches there are to compile (by default 0.09)",
+            help="of padding among the tokens to aim at, each question counted once whatever "
+            "--repeat says: the more, the fewer lengths of batches there are to compile (by "
+            "default 0.09)",
         )
         group.add_argument(
             "--repeat",

@@ -27,7 +27,11 @@ def main(arguments=None):
     )
     parser.add_argument("--story", help="a story with its question, instead of one of the files")
     parser.add_argument(
-        "--answers", type=int, choices=(1, 2, 3), default=1, help="words of the answer to --story"
+        "--answers",
+        type=int,
+        choices=(1, 2, 3),
+        default=1,
+        help="with --story: words of the answer",
     )
     parser.add_argument(
         "--output",

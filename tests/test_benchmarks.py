@@ -270,3 +270,28 @@ def test_stories_told_of_others_are_the_same():
     # With the answers of each other they are stories that were never told.
     other = training._replace(answers=answers[::-1])
     assert not babi_stories.told_before(training, other, exchange.kinds).any()
+
+
+def test_what_is_wrong_of_the_stories_not_told_before(tmp_path, monkeypatch):
+
+    def story(person, place):
+        return f"1 {person} went to the {place}.\n2 Where is {person}?\t{place}\t1\n"
+
+    deduction = "1 Mice are afraid of {0}.\n2 What are mice afraid of?\t{1}\t1\n".format
+    training = {4: story("Mary", "office") + story("John", "garden"), 15: deduction("cats", "cat")}
+    validation = {
+        4: story("John", "office"),
+        15: deduction("cats", "cat") + 3 * deduction("sheep", "sheep"),
+    }
+    for split, texts in (("train", training), ("valid", validation)):
+        for task, text in texts.items():
+            (tmp_path / f"qa{task}_{split}.txt").write_text(text)
+    monkeypatch.setenv("BABI_DATA", str(tmp_path))
+    monkeypatch.setattr(keras_mnm, "from_preset", lambda name: None)
+    wrong = np.array([True, True, False, True, False])  # of task 4, then of 15
+    monkeypatch.setattr(babi_stories.example, "wrong_answers", lambda model, data: wrong)
+    results = babi_stories.measure(quick=True)
+    assert results["told"]["as they are"] == {4: 0.0, 15: 0.25}
+    assert results["told"]["up to an exchange"] == {4: 1.0, 15: 0.25}
+    assert results["wrong_of_the_others"] == {15: pytest.approx(1 / 3)}
+    assert "| 4: two argument relations | 0.0% | 100.0% | none |" in babi_stories.table(results)
