@@ -47,8 +47,8 @@ def told_before(training, validation, kinds):
 def stories(questions, kinds):
     """Each question as a tuple that words of one kind, exchanged, leave as it is."""
     for row, task in enumerate(questions.tasks.tolist()):
-        tokens = questions.tokens[slice(*questions.starts[row : row + 2])]
-        yield task, in_order(tokens.tolist() + questions.answers[row].tolist(), kinds[task])
+        tokens = [*questions.row(row).tolist(), *questions.answers[row].tolist()]
+        yield task, in_order(tokens, kinds[task])
 
 
 def in_order(tokens, kinds):

@@ -77,7 +77,7 @@ def read_story(args, example, babi):
         return example.read_question(args.story, args.answers)
     questions = babi.load(args.data_dir, args.split, [args.task])
     row = np.maximum(SHORTEST - questions.lengths, questions.lengths - LONGEST).clip(0).argmin()
-    return [int(token) for token in questions.tokens[slice(*questions.starts[row : row + 2])]]
+    return questions.row(row).tolist()
 
 
 if __name__ == "__main__":

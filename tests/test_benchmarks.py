@@ -273,7 +273,6 @@ def test_stories_told_of_others_are_the_same():
 
 
 def test_what_is_wrong_of_the_stories_not_told_before(tmp_path, monkeypatch):
-
     def story(person, place):
         return f"1 {person} went to the {place}.\n2 Where is {person}?\t{place}\t1\n"
 

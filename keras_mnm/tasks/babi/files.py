@@ -54,6 +54,10 @@ class Questions(typing.NamedTuple):
         """int64 `[N]`, tokens of each row."""
         return np.diff(self.starts)
 
+    def row(self, number):
+        """The tokens of a question."""
+        return self.tokens[slice(*self.starts[number : number + 2])]
+
     def batch(self, rows, size, length):
         """Padded rows.
 
@@ -67,9 +71,9 @@ class Questions(typing.NamedTuple):
         """
         tokens = np.full((size, length), PADDING, "int32")
         targets = np.full((size, MAX_ANSWERS), NOT_ASKED, "int32")
-        for place, row in enumerate(rows):
-            start, end = self.starts[row : row + 2]
-            tokens[place, length - (end - start) :] = self.tokens[start:end]
+        for place, number in enumerate(rows):
+            row = self.row(number)
+            tokens[place, length - len(row) :] = row
         targets[: len(rows)] = self.answers[rows]
         return tokens, targets
 
@@ -192,7 +196,7 @@ def _unpack(path, split, tasks):
             "with keras_mnm.tasks.babi.pack."
         ) from error
     wanted = np.flatnonzero(np.isin(whole.tasks, tasks))
-    rows = [whole.tokens[slice(*whole.starts[row : row + 2])] for row in wanted]
+    rows = [whole.row(number) for number in wanted]
     lengths = whole.lengths[wanted]
     return Questions(
         np.concatenate([*rows, whole.tokens[:0]]),
