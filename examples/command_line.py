@@ -31,7 +31,12 @@ STEPS_PER_EPOCH = 100
 SCHEDULE = "cosine to 1/20"
 """How the learning rate falls, of every run."""
 
-LAYER_OPTIONS = {"meta_loss_weight": 1.0, "step_size": None, "num_heads": None}
+LAYER_OPTIONS = {
+    "meta_loss_weight": 1.0,
+    "step_size": None,
+    "num_heads": None,
+    "rate_per_layer": False,
+}
 """What the command line can change in a model's layer, as it is by default (None: by the task)."""
 
 OPTIONS_OF_BASELINES = {"lstm-salu": {"num_heads"}, "lstm": set()}
@@ -107,6 +112,11 @@ def training_parser(description, **defaults):
         type=positive_int,
         help="H, pairs read and written at each step, for all but lstm; by default as in the "
         "paper, 3 for bAbI and 1 elsewhere",
+    )
+    train.add_argument(
+        "--rate-per-layer",
+        action="store_true",
+        help="a rate of its own for each layer of the memory, for mnm-p and mnm-g",
     )
     add_run_options(train)
     parser.add_argument(

@@ -185,6 +185,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--evaluate", "{file}.keras"], "could not be loaded"),
         (["--model", "lstm-salu", "--meta-loss-weight", "0.1"], "leave it out with lstm-salu"),
         (["--model", "lstm", "--num-heads", "2"], "leave it out with lstm"),
+        (["--model", "lstm-salu", "--rate-per-layer"], "leave it out with lstm-salu"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

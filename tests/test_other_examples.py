@@ -37,6 +37,11 @@ RUNS = [
         ["--vectors", "4", "--sorted-vectors", "3", "--model", "lstm-salu", "--num-heads", "2"],
         {"vectors": 4, "sorted_vectors": 3, "num_heads": 2},
     ),
+    (
+        priority_sort,
+        ["--vectors", "4", "--sorted-vectors", "3", "--rate-per-layer"],
+        {"vectors": 4, "sorted_vectors": 3, "rate_per_layer": True},
+    ),
 ]
 
 
@@ -56,6 +61,7 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
     for layer in experiment.open_model(str(tmp_path)).layers:
         if isinstance(layer, keras_mnm.MNM):
             assert layer.cell.step_size == instance.get("step_size")
+            assert layer.cell.rate_per_layer == instance.get("rate_per_layer", False)
         if isinstance(layer, keras_mnm.MNM | keras_mnm.SALU):
             assert layer.cell.num_heads == instance.get("num_heads", 1)
 
