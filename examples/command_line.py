@@ -35,11 +35,12 @@ LAYER_OPTIONS = {
     "meta_loss_weight": 1.0,
     "step_size": None,
     "num_heads": None,
+    "memory_units": None,
     "rate_per_layer": False,
 }
 """What the command line can change in a model's layer, as it is by default (None: by the task)."""
 
-OPTIONS_OF_BASELINES = {"lstm-salu": {"num_heads"}, "lstm": set()}
+OPTIONS_OF_BASELINES = {"lstm-salu": {"num_heads", "memory_units"}, "lstm": set()}
 """Those of them that a baseline has, too."""
 
 
@@ -112,6 +113,11 @@ def training_parser(description, **defaults):
         type=positive_int,
         help="H, pairs read and written at each step, for all but lstm; by default as in the "
         "paper, 3 for bAbI and 1 elsewhere",
+    )
+    train.add_argument(
+        "--memory-units",
+        type=positive_int,
+        help="D, the size of keys and values, for all but lstm; by default 100, as in the paper",
     )
     train.add_argument(
         "--rate-per-layer",

@@ -183,8 +183,8 @@ def is_token_model(model):
     )
 
 
-def recurrent_layer(name, units, num_heads=1, **options):
-    """A layer with the paper's memory (Table 2), three layers of 100 units, and its own options."""
+def recurrent_layer(name, units, num_heads=1, memory_units=100, **options):
+    """A layer with the paper's memory (Table 2), three layers of 100 units, but for the options."""
     import keras
 
     import keras_mnm
@@ -194,9 +194,9 @@ def recurrent_layer(name, units, num_heads=1, **options):
         # cuDNN takes no rows that are padded on the left.
         return keras.layers.LSTM(units, use_cudnn=False, name="lstm", **options)
     if name == "lstm-salu":
-        return keras_mnm.SALU(units, 100, num_heads, name="salu", **options)
-    write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
-    return keras_mnm.MNM(units, 100, num_heads, write_rule=write_rule, name="mnm", **options)
+        return keras_mnm.SALU(units, memory_units, num_heads, name="salu", **options)
+    options["write_rule"] = {"mnm-p": "local", "mnm-g": "gradient"}[name]
+    return keras_mnm.MNM(units, memory_units, num_heads, name="mnm", **options)
 
 
 def main(task, description, arguments=None):

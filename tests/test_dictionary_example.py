@@ -186,6 +186,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--model", "lstm-salu", "--meta-loss-weight", "0.1"], "leave it out with lstm-salu"),
         (["--model", "lstm", "--num-heads", "2"], "leave it out with lstm"),
         (["--model", "lstm-salu", "--rate-per-layer"], "leave it out with lstm-salu"),
+        (["--model", "lstm", "--memory-units", "50"], "leave it out with lstm"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

@@ -42,6 +42,22 @@ RUNS = [
         ["--vectors", "4", "--sorted-vectors", "3", "--rate-per-layer"],
         {"vectors": 4, "sorted_vectors": 3, "rate_per_layer": True},
     ),
+    (
+        priority_sort,
+        ["--vectors", "4", "--sorted-vectors", "3", "--memory-units", "7"],
+        {"vectors": 4, "sorted_vectors": 3, "memory_units": 7},
+    ),
+    (
+        priority_sort,
+        [
+            *("--vectors", "4", "--sorted-vectors", "3"),
+            "--model",
+            "lstm-salu",
+            "--memory-units",
+            "7",
+        ],
+        {"vectors": 4, "sorted_vectors": 3, "memory_units": 7},
+    ),
 ]
 
 
@@ -64,6 +80,7 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
             assert layer.cell.rate_per_layer == instance.get("rate_per_layer", False)
         if isinstance(layer, keras_mnm.MNM | keras_mnm.SALU):
             assert layer.cell.num_heads == instance.get("num_heads", 1)
+            assert layer.cell.memory_units == instance.get("memory_units", 100)
 
     account = experiment.account_of(tmp_path)
     assert account["updates"] == 4
