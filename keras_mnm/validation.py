@@ -46,6 +46,13 @@ def one_of(name, value, choices):
     return value
 
 
+def fits(shape, expected):
+    """Whether two shapes agree, as far as both are known."""
+    return len(shape) == len(expected) and all(
+        one == other or None in (one, other) for one, other in zip(shape, expected, strict=True)
+    )
+
+
 def finite(name, tensor):
     """A ValueError when a tensor whose numbers can be read holds NaN or infinity."""
     if _readable(tensor) and not bool(ops.all(ops.isfinite(tensor))):

@@ -317,6 +317,15 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
         ),
         ({"units": 4, "controller": keras.layers.LSTM(4)}, "`controller` must be a Keras RNN cell"),
         ({"units": 4, "controller": keras.layers.LSTMCell(4, dropout=0.1)}, "must be pure.*0.1"),
+        (
+            {
+                "units": 4,
+                "controller": keras.layers.StackedRNNCells(
+                    [keras.layers.GRUCell(4, recurrent_dropout=0.2), keras.layers.LSTMCell(4)]
+                ),
+            },
+            "must be pure.*0.2",
+        ),
         ({"units": 4, "meta_loss_weight": -1.0}, "`meta_loss_weight`.*-1.0"),
         ({"units": 4, "step_size": float("inf")}, "`step_size`.*inf"),
     ],
@@ -381,6 +390,77 @@ def test_bad_inputs():
     for some in (wrong, layer.get_initial_state(2)):
         with pytest.raises(ValueError, match=r"`initial_state`.*B = 3.*Received shapes"):
             layer(x, initial_state=some)
+    for some in (states[:2], layer.cell.unpack_state(states)):
+        with pytest.raises(ValueError, match=r"`initial_state` must be 8 tensors.*`pack_state`"):
+            layer(x, initial_state=some)
     state = layer.get_initial_state(2)
     with pytest.raises(ValueError, match="8 states.*Received 2 states"):
         layer.cell.unpack_state(state[:2])
+
+
+def test_meta_loss_takes_the_meta_state_alone():
+    with pytest.raises(ValueError, match=r"\[B, 2\].*unpack_state.*\(3, 4\)"):
+        keras_mnm.MetaLoss()(np.zeros((3, 4)), np.zeros((3, 4)))
+
+
+def tanh(x):
+    """Not Keras's."""
+    return 1.7159 * ops.tanh(2.0 / 3.0 * x)
+
+
+@pytest.mark.parametrize("place", ["memory", "controller"])
+def test_an_activation_of_the_same_name_is_not_taken_for_keras(place):
+    def make(**options):
+        keras.utils.set_random_seed(0)
+        if place == "controller":
+            cell = keras.layers.LSTMCell(4, activation=tanh)
+            return keras_mnm.MNM(4, controller=cell, **options)
+        return keras_mnm.MNM(4, memory_activation=tanh, **options)
+
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
+    layer = make()
+    found, plain = layer(x), make(unroll=True)(x)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), ops.convert_to_numpy(plain), rtol=1e-5, atol=1e-6
+    )
+    assert not layer._can_fuse(x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "parts"),
+    [
+        ("float32", {"controller": "float16"}),
+        ("float64", {"controller": "float32"}),
+        ("float64", {"feedback": "float32"}),
+    ],
+)
+def test_parts_may_have_a_dtype_of_their_own(dtype, parts):
+    def make(**options):
+        keras.utils.set_random_seed(0)
+        if "controller" in parts:
+            options["controller"] = keras.layers.LSTMCell(
+                4, recurrent_initializer="glorot_uniform", dtype=parts["controller"]
+            )
+        if "feedback" in parts:
+            options["feedback"] = keras_mnm.BFPF(4, 3, dtype=parts["feedback"])
+        return keras_mnm.MNM(4, dtype=dtype, **options)
+
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype)
+    found, plain = (ops.convert_to_numpy(make(unroll=unroll)(x)) for unroll in (False, True))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)
+
+
+class FromOnes(keras.layers.SimpleRNNCell):
+    def get_initial_state(self, batch_size):
+        return [ops.ones((batch_size, self.units))]
+
+
+def test_reset_state_gives_the_controller_its_own_beginning():
+    layer = keras_mnm.MNM(4, controller=FromOnes(4), stateful=True)
+    layer(keras.Input(batch_shape=(2, 5, 3)))
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
+    first, later = (ops.convert_to_numpy(layer(x)) for _ in range(2))
+    layer.reset_state()
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), first, rtol=1e-6)
+    assert np.abs(later - first).max() > 1e-3

@@ -245,3 +245,38 @@ def test_bad_writes(change, message):
     memory.write(**arguments)
     with pytest.raises(ValueError, match=message):
         memory.write(**{**arguments, **change})
+
+
+def test_read_and_write_take_numbers():
+    """A model made of them would keep φ_0 as it was then, and have no weights."""
+    memory = keras_mnm.NeuralMemory(D)
+    keys = keras.Input((H, D))
+    states = [keras.Input((D * D,)) for _ in range(3)]
+    with pytest.raises(ValueError, match="`keys` is a symbolic input.*Call the layer"):
+        memory.read(keys, states)
+
+
+def test_read_within_a_layer_of_ones_own():
+    """On TensorFlow the batch size of the keys is not known then, and that of the states may be."""
+
+    class Reader(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.memory = keras_mnm.NeuralMemory(D)
+
+        def build(self, input_shape):
+            self.memory.build()
+
+        def call(self, keys):
+            size = B if keras.backend.backend() == "tensorflow" else keys.shape[0]
+            return self.memory.read(keys, self.memory.get_initial_state(size))
+
+    keras.utils.set_random_seed(0)
+    layer, keys = Reader(), np.ones((B, H, D), "float32")
+    inputs = keras.Input((H, D))
+    model = keras.Model(inputs, layer(inputs))
+    np.testing.assert_allclose(
+        model.predict(keys, verbose=0), ops.convert_to_numpy(layer.memory(keys)), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"`states` must be 3 tensors.*\(\)"):
+        layer.memory.read(keys, [0.0, 0.0, 0.0])

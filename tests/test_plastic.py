@@ -117,3 +117,9 @@ def test_homogeneous_has_one_plasticity():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         keras_mnm.Plastic(**options)
+
+
+def test_an_initial_state_is_whole():
+    layer, x = randomized(False), data()
+    with pytest.raises(ValueError, match="`initial_state` must be 2 tensors"):
+        layer(x, initial_state=layer(x)[1:2])

@@ -229,3 +229,11 @@ def test_bad_inputs():
         keras_mnm.SALU(4, slots=3)(np.zeros((B, T, FEATURES), "float32"))
     with pytest.raises(ValueError, match="7 states.*Received 2 states"):
         keras_mnm.SALUCell(4, slots=3).unpack_state([0, 0])
+
+
+def test_going_on_takes_slots():
+    x = np.zeros((2, 3, 5), "float32")
+    layer = keras_mnm.SALU(4, return_state=True)
+    _, *states = layer(x)
+    with pytest.raises(ValueError, match="`slots`.*slots=None; pass slots=6"):
+        layer(x, initial_state=states)

@@ -42,13 +42,7 @@ class MemoryCell(keras.layers.Layer):
                 "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
                 f"Received: controller={controller!r}."
             )
-        if getattr(controller, "dropout", 0) or getattr(controller, "recurrent_dropout", 0):
-            raise ValueError(
-                "`controller` must be pure: a cell with dropout keeps a mask between calls. Put a "
-                "keras.layers.Dropout before or after the layer instead. Received: "
-                f"controller={controller!r} with dropout={controller.dropout}, "
-                f"recurrent_dropout={controller.recurrent_dropout}."
-            )
+        _check_pure(controller)
         self.controller = controller
 
     def _dense(self, units, name, activation=None, initializer=None):
@@ -161,3 +155,17 @@ class MemoryCell(keras.layers.Layer):
             if name in config
         }
         return {**config, **layers}
+
+
+def _check_pure(controller):
+    """A ValueError where a cell, or one of those stacked in it, has dropout."""
+    for cell in getattr(controller, "cells", ()):
+        _check_pure(cell)
+    rates = {name: getattr(controller, name, 0) for name in ("dropout", "recurrent_dropout")}
+    if any(rates.values()):
+        found = ", ".join(f"{name}={rate}" for name, rate in rates.items())
+        raise ValueError(
+            "`controller` must be pure: a cell with dropout keeps a mask between calls. Put a "
+            "keras.layers.Dropout before or after the layer instead. Received: "
+            f"controller={controller!r} with {found}."
+        )

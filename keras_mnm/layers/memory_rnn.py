@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mnm.precision import at_least_float32
+from keras_mnm.validation import fits
 
 
 class MemoryRNN(keras.layers.RNN):
@@ -46,22 +47,31 @@ class MemoryRNN(keras.layers.RNN):
 
     def _check_mask(self, mask, expected):
         mask = keras.tree.flatten(mask)[0]  # one for each initial state may follow
-        if mask is not None and not _fits(mask.shape[:2], expected):
+        if mask is not None and not fits(mask.shape[:2], expected):
             raise ValueError(
                 f"`mask` must have shape [B, T] = {list(expected)}, as the sequences have. "
                 f"Received a mask of shape {tuple(mask.shape)}."
             )
 
     def _check_initial_state(self, states, batch_size):
-        states = [] if states is None else list(states)
+        if states is None:
+            return
         expected = [(batch_size, size) for size in self.cell.state_size]
-        shapes = [tuple(state.shape) for state in states]
-        if len(shapes) == len(expected) and not all(map(_fits, shapes, expected)):
+        shapes = [tuple(getattr(state, "shape", ("no tensor",))) for state in states]
+        if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
             raise ValueError(
-                f"`initial_state` must be tensors [B, size] with B = {batch_size} and the sizes "
-                f"{self.cell.state_size}, as `return_state=True` returned them. Received shapes "
+                f"`initial_state` must be {len(expected)} tensors [B, size] with B = {batch_size} "
+                f"and the sizes {self.cell.state_size}, in a flat list as `return_state=True` "
+                "returned them (and a cell's `pack_state` makes it). Received shapes "
                 f"{shapes}."
             )
+
+    def reset_state(self):
+        """Gives a stateful layer its initial states again, which need not be zeros."""
+        if self.states is not None:
+            initial = self.get_initial_state(self.states[0].shape[0])
+            for variable, value in zip(self.states, initial, strict=True):
+                variable.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if not self._can_fuse(sequences):
@@ -119,13 +129,6 @@ class MemoryRNN(keras.layers.RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**cls._cell_class.deserialize_options(config))
-
-
-def _fits(shape, expected):
-    """Whether two shapes agree, as far as both are known."""
-    return len(shape) == len(expected) and all(
-        one == other or None in (one, other) for one, other in zip(shape, expected, strict=True)
-    )
 
 
 def _cell_option(name):

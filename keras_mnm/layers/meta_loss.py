@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
-from keras_mnm.validation import number
+from keras_mnm.validation import fits, number
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -22,7 +22,8 @@ class MetaLoss(keras.layers.Layer):
     Call arguments:
         outputs: Any tensor; returned as it is.
         meta: `[B, 2]`, the state `meta` of an `MNMCell` after the sequence: the sum of the
-            objective's terms and the number of steps.
+            objective's terms and the number of steps. Take it by its name, as
+            `cell.unpack_state(states).meta`; it need not be the last state.
     """
 
     def __init__(self, weight=1.0, **kwargs):
@@ -32,6 +33,12 @@ class MetaLoss(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, outputs_shape=None, meta_shape=None):
+        if meta_shape is not None and not fits(meta_shape, (None, 2)):
+            raise ValueError(
+                "`meta` must be the state of that name of an MNMCell, [B, 2]: "
+                "`cell.unpack_state(states).meta`. Received a tensor of shape "
+                f"{tuple(meta_shape)}."
+            )
         # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and
         # the counts are added up when they are read; `add_weight` does not offer that.
         self.running_total = keras.Variable(

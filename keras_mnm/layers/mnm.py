@@ -121,9 +121,14 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
             and _is_plain_lstm(cell.controller)
             and (memory.feedback is None or _is_plain_bfpf(memory.feedback))
-            and _name(memory.activation) in sequence.SIGMAS
-            and _name(memory.output_activation) in sequence.SIGMAS
+            and all(map(_name, (memory.activation, memory.output_activation)))
+            and all(part.compute_dtype == self.compute_dtype for part in self._parts())
         )
+
+    def _parts(self):
+        """The layers whose place the fused form takes."""
+        cell = self.cell
+        return [cell.controller, *([] if cell.feedback is None else [cell.feedback])]
 
     def _fused_loop(self, inputs, present, state):
         hidden, readouts, error, final = sequence.run(
@@ -268,4 +273,6 @@ def _tensors(layer):
 
 
 def _name(activation):
-    return getattr(activation, "__name__", None)
+    """What the fused form knows an activation by, or None: a user's `tanh` need not be Keras's."""
+    names = sequence.SIGMAS
+    return next((name for name in names if activation is keras.activations.get(name)), None)

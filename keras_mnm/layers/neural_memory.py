@@ -4,7 +4,15 @@ from keras import initializers, ops
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.precision import at_least_float32
-from keras_mnm.validation import copy_of, finite, in_unit_interval, integer, number, one_of
+from keras_mnm.validation import (
+    copy_of,
+    finite,
+    fits,
+    in_unit_interval,
+    integer,
+    number,
+    one_of,
+)
 
 WRITE_RULES = ("local", "gradient")
 
@@ -171,8 +179,8 @@ class NeuralMemory(keras.layers.Layer):
         in_unit_interval("rate", rate)
         if rate.ndim < 2:
             rate = ops.reshape(rate, (-1, 1))
-        fits = rate.ndim == 2 and rate.shape[-1] in (1, self.depth)
-        if not fits or _known(rate.shape[0], 1) not in (1, keys.shape[0]):
+        of_layers = rate.ndim == 2 and rate.shape[-1] in (1, self.depth)
+        if not of_layers or not any(fits(rate.shape[:1], (n,)) for n in (1, keys.shape[0])):
             raise ValueError(
                 "`rate` must be a number, [B], [B, 1], or [B, depth] with one rate for each of "
                 f"the {self.depth} memory layers, with B = {keys.shape[0]} as in `keys`. Received "
@@ -253,6 +261,12 @@ class NeuralMemory(keras.layers.Layer):
         ]
 
     def _checked(self, name, tensor):
+        if keras.utils.is_keras_tensor(tensor):
+            raise ValueError(
+                f"`read`, `write` and `recall_error` take numbers; `{name}` is a symbolic input, "
+                "of which a model would not know that it uses the memory's weights. Call the "
+                "layer, or use the three within the `call` of a layer of your own."
+            )
         tensor = ops.convert_to_tensor(tensor, dtype=self.compute_dtype)
         self._check_keys_shape(tensor.shape, name)
         finite(name, tensor)
@@ -260,7 +274,7 @@ class NeuralMemory(keras.layers.Layer):
 
     def _checked_pair(self, keys, values):
         keys, values = self._checked("keys", keys), self._checked("values", values)
-        if keys.shape != values.shape:
+        if not fits(keys.shape, values.shape):
             raise ValueError(
                 "`keys` and `values` must have the same shape [B, H, units]. Received keys of "
                 f"shape {tuple(keys.shape)} and values of shape {tuple(values.shape)}."
@@ -276,7 +290,7 @@ class NeuralMemory(keras.layers.Layer):
         states = [ops.convert_to_tensor(state, dtype=self.compute_dtype) for state in states]
         shapes = [tuple(state.shape) for state in states]
         expected = [(batch_size, self.units**2)] * self.depth
-        if [(_known(n, batch_size), *rest) for n, *rest in shapes] != expected:
+        if len(shapes) != self.depth or not all(map(fits, shapes, expected)):
             raise ValueError(
                 f"`states` must be {self.depth} tensors of shape [{batch_size}, {self.units**2}], "
                 "as `get_initial_state(batch_size)` returns them, one row for each sample of "
@@ -312,8 +326,3 @@ class NeuralMemory(keras.layers.Layer):
         config = dict(config)
         config["feedback"] = keras.saving.deserialize_keras_object(config["feedback"])
         return cls(**config)
-
-
-def _known(size, otherwise):
-    """An axis's size, or `otherwise` where it is not known yet."""
-    return otherwise if size is None else size

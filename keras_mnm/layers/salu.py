@@ -26,8 +26,9 @@ class SALU(MemoryRNN, cell_class=SALUCell):
         num_heads: Positive integer, parallel read and write heads `H`. Defaults to `1`.
         slots: Positive integer, the number of steps that the table has room for. Defaults to
             `None`, as many as the sequence has that the layer is built for. Say it for sequences
-            of unknown length, and for `stateful=True`, where it bounds the steps until
-            `reset_state()`: once all slots are taken, further steps read but write nothing.
+            of unknown length, for `initial_state`, and for `stateful=True`, where it bounds the
+            steps until `reset_state()`: once all slots are taken, further steps read but write
+            nothing.
         return_sequences: Whether to return all outputs, `[B, T, units]`, or the last one,
             `[B, units]`. Defaults to `False`.
         return_state: Whether to return the final states, too. Defaults to `False`.
@@ -101,6 +102,15 @@ class SALU(MemoryRNN, cell_class=SALUCell):
             self.cell.slots = sequences_shape[1]
             self.state_size = self.cell.state_size
         super().build(sequences_shape, initial_state_shape)
+
+    def _check_initial_state(self, states, batch_size):
+        if states is not None and self._slot_a_step:
+            raise ValueError(
+                "A SALU that goes on from a table needs `slots`, the number of steps of all calls "
+                f"together. Received: an initial_state, slots=None; pass slots={2 * self.slots} "
+                "for a second call of as many steps."
+            )
+        return super()._check_initial_state(states, batch_size)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         steps = sequences.shape[1]
