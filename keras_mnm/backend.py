@@ -25,6 +25,7 @@
 """
 
 import contextlib
+import itertools
 
 import keras
 import numpy as np
@@ -157,16 +158,23 @@ if NAME == "tensorflow":
     def batches_of_any_shape(data):
         """See the module."""
 
+        count = data.num_batches  # None: without end
+
+        def batch(index):
+            batch = data[index]
+            return tuple(batch) if isinstance(batch, list) else batch
+
         def batches():
-            for index in range(len(data)):
-                yield data[index]
+            yield from map(batch, itertools.count() if count is None else range(count))
 
         # Left to itself, Keras takes the shape of the first two batches for that of all.
         specs = tree.map_structure(
-            lambda x: tf.TensorSpec([None] * np.ndim(x), np.asarray(x).dtype), data[0]
+            lambda x: tf.TensorSpec([None] * np.ndim(x), np.asarray(x).dtype), batch(0)
         )
         dataset = tf.data.Dataset.from_generator(batches, output_signature=specs)
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
+        if count is None:
+            return dataset
+        return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
     def for_each_shape(step, jit_compile):
         """See the module."""

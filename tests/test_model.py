@@ -76,6 +76,52 @@ def test_evaluate_and_predict_take_any_length():
         np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-4, atol=1e-6)
 
 
+class Endless(Batches):
+    """Batches without end, each a list, and counted epochs."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = 0
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return list(super().__getitem__(index % 3))
+
+    def on_epoch_begin(self):
+        self.begun += 1
+
+
+def test_batches_without_end_and_callbacks_of_every_kind():
+    model, data, seen = make_model(None, keras.layers.SimpleRNN), Endless(), []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    for callbacks in (callback, [callback], keras.callbacks.CallbackList([callback], model=model)):
+        model.fit(data, steps_per_epoch=4, epochs=2, callbacks=callbacks, verbose=0, shuffle=False)
+    assert seen == [0, 1] * 3
+    assert data.begun >= 6
+    assert data.epochs >= 6
+
+
+def test_evaluation_data_is_told_of_its_epochs():
+    model, data = make_model(None, keras.layers.SimpleRNN), Batches()
+    model.evaluate(data, verbose=0)
+    once = data.epochs
+    assert once >= 1
+    model.fit(Batches(), validation_data=data, verbose=0, shuffle=False)
+    assert data.epochs > once
+
+
+def test_a_model_is_functional():
+    """Keras makes the class itself a functional one, so that subclasses never differ from that."""
+
+    class Own(keras_mnm.Model):
+        def __init__(self):
+            super().__init__()
+
+    with pytest.raises(TypeError, match="'inputs' and 'outputs'"):
+        Own()
+
+
 def test_no_accelerator_on_a_cpu():
     with keras.device("cpu"):
         assert backend.accelerator() is None

@@ -7,12 +7,12 @@ from keras_mnm import backend
 from keras_mnm.layers import MetaLoss
 from keras_mnm.layers.meta_loss import RunningMetaLoss
 
-_FIT = inspect.signature(keras.Model.fit)
+_FIT, _EVALUATE = map(inspect.signature, (keras.Model.fit, keras.Model.evaluate))
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
 class Model(keras.Model):
-    """A `keras.Model` that makes up for some differences between backends and runtimes.
+    """A functional `keras.Model` that makes up for differences between backends and runtimes.
 
     - It shows `meta_loss` in `fit` and `evaluate` on JAX, too, where the logs of a step cannot see
       the layers' weights, so the step itself has to report them. Of several memories it shows the
@@ -24,6 +24,12 @@ class Model(keras.Model):
       (Not with `steps_per_execution` above 1, nor over several devices.)
     - `export` writes the layers' fused form in operations that ONNX knows, too.
 
+    Args:
+        inputs: One `keras.Input`, or a nest of them.
+        outputs: What the layers make of them. A model with a `call` of its own is a `keras.Model`.
+        name: The model's name. Defaults to `None`, one by the class.
+        **kwargs: Arguments of `keras.Model` (`trainable`).
+
     Example:
 
     >>> import keras, keras_mnm
@@ -32,6 +38,11 @@ class Model(keras.Model):
     """
 
     _in_step = False
+
+    # Keras makes the class itself a functional one with its first model, and its subclasses, too;
+    # so without inputs and outputs there is none from the beginning.
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
 
     def get_metrics_result(self):
         return {**super().get_metrics_result(), **({} if self._in_step else self._meta_loss())}
@@ -78,20 +89,12 @@ class Model(keras.Model):
         @functools.wraps(keras.Model.fit)
         def fit(self, *args, **kwargs):
             options = _FIT.bind(self, *args, **kwargs).arguments
-            data, callbacks = options.get("x"), options.get("callbacks")
-            options["x"] = self._of_any_shape(data)
-            options["validation_data"] = self._of_any_shape(options.get("validation_data"))
-            if options["x"] is not data:
-                end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: data.on_epoch_end())
-                if isinstance(callbacks, keras.callbacks.CallbackList):
-                    callbacks.append(end)
-                else:
-                    one = isinstance(callbacks, keras.callbacks.Callback)
-                    options["callbacks"] = [end, *([callbacks] if one else callbacks or ())]
-            return super().fit(**{name: options[name] for name in options if name != "self"})
+            return super().fit(**self._of_any_shape(options, "x", "validation_data"))
 
-        def evaluate(self, x=None, *args, **kwargs):
-            return super().evaluate(self._of_any_shape(x), *args, **kwargs)
+        @functools.wraps(keras.Model.evaluate)
+        def evaluate(self, *args, **kwargs):
+            options = _EVALUATE.bind(self, *args, **kwargs).arguments
+            return super().evaluate(**self._of_any_shape(options, None, "x"))
 
         def make_train_function(self, force=False):
             self._compiles_each_shape("train", force) or super().make_train_function(force)
@@ -113,9 +116,27 @@ class Model(keras.Model):
                 setattr(self, f"{name}_function", function)
             return True
 
-        def _of_any_shape(self, data):
-            varies = self._has_open_shapes() and isinstance(data, keras.utils.PyDataset)
-            return backend.batches_of_any_shape(data) if varies else data
+        def _of_any_shape(self, options, train, test):
+            """Options of `fit` or `evaluate` whose `PyDataset`s may have batches of any shape.
+
+            `train` and `test` name the options with the data.
+            """
+            options = {**options, **options.get("kwargs", {})}
+            options.pop("self")
+            options.pop("kwargs", None)
+            found = {}
+            for name in (train, test):
+                data = options.get(name)
+                if self._has_open_shapes() and isinstance(data, keras.utils.PyDataset):
+                    options[name], found[name] = backend.batches_of_any_shape(data), data
+            if found:
+                callbacks = options.get("callbacks")
+                callbacks = getattr(callbacks, "callbacks", callbacks)  # of a `CallbackList`
+                epochs = _Epochs(found.get(train), found.get(test))
+                options["callbacks"] = [epochs, *keras.tree.flatten(callbacks or ())]
+            if train in found:
+                options["shuffle"] = False  # by Keras's own, which would warn that it cannot
+            return options
 
         def _has_open_shapes(self):
             return (
@@ -124,3 +145,24 @@ class Model(keras.Model):
                 and self.steps_per_execution == 1
                 and self.distribute_strategy.num_replicas_in_sync == 1
             )
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Tells `PyDataset`s when an epoch begins and ends, of which Keras has the batches alone."""
+
+    def __init__(self, train, test):
+        super().__init__()
+        self._train = train or keras.utils.PyDataset()
+        self._test = test or keras.utils.PyDataset()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._train.on_epoch_begin()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._train.on_epoch_end()
+
+    def on_test_begin(self, logs=None):
+        self._test.on_epoch_begin()
+
+    def on_test_end(self, logs=None):
+        self._test.on_epoch_end()
