@@ -8,7 +8,14 @@ took the milk. Where is the milk?"
 import pathlib
 
 import numpy as np
-from command_line import HelpFormatter, Parser, check_installed, check_writable, use_backend
+from command_line import (
+    HelpFormatter,
+    Parser,
+    add_backend_option,
+    check_installed,
+    check_writable,
+    use_backend,
+)
 
 SHORTEST, LONGEST = 30, 50
 """Words of a story that is legible as a picture."""
@@ -39,7 +46,7 @@ def main(arguments=None):
         default="runs/babi_memory_maps",
         help="folder of the pictures",
     )
-    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
     check_installed(parser, "matplotlib", "viz")

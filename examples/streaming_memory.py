@@ -9,7 +9,14 @@ here: what it learns of a user's dictionary, it writes to that user's memory.
 
 import pathlib
 
-from command_line import HelpFormatter, Parser, non_negative_int, positive_int, use_backend
+from command_line import (
+    HelpFormatter,
+    Parser,
+    add_backend_option,
+    non_negative_int,
+    positive_int,
+    use_backend,
+)
 
 
 def main(arguments=None):
@@ -22,7 +29,7 @@ def main(arguments=None):
         default="runs/streaming_memory.npz",
         help="file that the memories are saved to",
     )
-    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
 

@@ -1,6 +1,6 @@
 """Metalearned Neural Memory as Keras 3 layers."""
 
-from keras_mnm import backend, ops, rl, tasks
+from keras_mnm import backend, ops, rl, tasks, visualize
 from keras_mnm.callbacks import MemoryMonitor, StopOnNaN
 from keras_mnm.layers import (
     BFPF,
@@ -57,4 +57,5 @@ __all__ = [
     "tasks",
     "token_model",
     "vector_model",
+    "visualize",
 ]

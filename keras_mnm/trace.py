@@ -32,7 +32,8 @@ class MemoryTrace(NamedTuple):
 def memory_trace(model, inputs, layer=None):
     """Runs a model's memory step by step and keeps what it read and wrote (Eq. 1).
 
-    Padding counts as any other step here: give sequences without it.
+    It begins with the empty memory, whatever states the layer has or is given. Padding counts as
+    any other step here: give sequences without it.
 
     Args:
         model: A functional or sequential model with an `MNM` layer, not within another layer.
@@ -92,7 +93,8 @@ def memory_layer(model, layer=None):
     if not hasattr(model, "inputs"):
         raise ValueError(
             "the memory of a functional or sequential model is traced, whose layers know their "
-            f"inputs. Received {model!r}; trace the layer in a functional model of its own."
+            f"inputs. Received {model!r}; call a sequential model once, or put the layer into a "
+            "functional model of its own."
         )
     if isinstance(layer, str):
         layer = model.get_layer(layer)

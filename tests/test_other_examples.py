@@ -162,6 +162,32 @@ def test_wrong_bits_is_a_mean_over_samples():
     assert float(metric.result()) == 4.0
 
 
+def test_sequence_accuracy_checks_shapes_and_weighs_samples():
+    metric = keras_mnm.SequenceAccuracy()
+    targets, predictions = np.array([[0, 1], [1, 1], [1, 0]]), np.eye(2)[[[0, 1], [1, 0], [1, 0]]]
+    for form in (targets, targets[..., None]):
+        metric.reset_state()
+        metric.update_state(form, predictions)
+        assert float(metric.result()) == pytest.approx(2 / 3)
+    for weights in ([1.0, 3.0, 0.0], [[1.0], [3.0], [0.0]]):
+        metric.reset_state()
+        metric.update_state(targets, predictions, sample_weight=np.array(weights))
+        assert float(metric.result()) == pytest.approx(1 / 4)
+    with pytest.raises(ValueError, match=r"weighs samples, not symbols.*\(3, 2\)"):
+        metric.update_state(targets, predictions, sample_weight=np.ones((3, 2)))
+    for wrong in (targets[:, 0], targets[:, :1], targets[:2]):
+        with pytest.raises(ValueError, match=r"targets \[B, l\].*Received targets of shape"):
+            metric.update_state(wrong, predictions)
+
+    for form in (targets, targets[..., None]):  # one model for both would be traced again
+        model = keras.Sequential([keras.Input((2, 2)), keras.layers.Identity()])
+        model.compile(
+            loss="sparse_categorical_crossentropy", metrics=[keras_mnm.SequenceAccuracy()]
+        )
+        figures = model.evaluate(predictions, form, verbose=0, return_dict=True)
+        assert figures["sequence_accuracy"] == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize(
     ("recurrent", "answer_length", "message"),
     [
