@@ -18,7 +18,8 @@
 - `accelerator()`: the name of the GPU or the like that new tensors are on, or None.
 - `ONE_TRACE_FOR_ALL_SHAPES`: whether Keras traces a step once, of unknown sizes, for batches that
   differ in shape; where that is so, there are also
-- `batches_of_any_shape(data)`: a `PyDataset` as a data set for `fit`, with all sizes open, and
+- `batches_of_any_shape(data, shuffle)`: a `PyDataset` as a data set for `fit`, with all sizes
+  open, and
 - `for_each_shape(step, jit_compile)`: a model's step, traced anew for every shape.
 - `TRACED_STEP_HIDES_STATE`: whether the logs of a training step are computed without access to
   the layers' weights.
@@ -26,6 +27,7 @@
 
 import contextlib
 import itertools
+import random
 
 import keras
 import numpy as np
@@ -155,17 +157,18 @@ if NAME == "tensorflow":
         device = tf.config.get_visible_devices(kind)[int(index)]
         return tf.config.experimental.get_device_details(device).get("device_name", kind)
 
-    def batches_of_any_shape(data):
+    def batches_of_any_shape(data, shuffle):
         """See the module."""
-
         count = data.num_batches  # None: without end
 
         def batch(index):
-            batch = data[index]
-            return tuple(batch) if isinstance(batch, list) else batch
+            return tree.lists_to_tuples(data[index])
 
         def batches():
-            yield from map(batch, itertools.count() if count is None else range(count))
+            indices = itertools.count() if count is None else list(range(count))
+            if shuffle and count is not None:
+                random.shuffle(indices)
+            yield from map(batch, indices)
 
         # Left to itself, Keras takes the shape of the first two batches for that of all.
         specs = tree.map_structure(

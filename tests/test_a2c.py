@@ -22,6 +22,7 @@ CORES = {
     "mnm-p": lambda: keras_mnm.MNM(8, 6, 2, **OPTIONS),
     "mnm-g": lambda: keras_mnm.MNM(8, 6, 2, write_rule="gradient", **OPTIONS),
     "lstm-salu": lambda: keras_mnm.SALU(8, 6, 2, slots=T, **OPTIONS),
+    "lstm-salu, slots by the sequence": lambda: keras_mnm.SALU(8, 6, 2, **OPTIONS),
     "lstm": lambda: keras.layers.LSTM(8, **OPTIONS),
     "plastic": lambda: keras_mnm.Plastic(8, **OPTIONS),
     "homogeneous": lambda: keras_mnm.Plastic(8, homogeneous=True, **OPTIONS),

@@ -85,6 +85,9 @@ class Endless(Batches):
 
     num_batches = None
 
+    def __len__(self):
+        raise TypeError("endless")
+
     def __getitem__(self, index):
         return list(super().__getitem__(index % 3))
 
@@ -100,6 +103,34 @@ def test_batches_without_end_and_callbacks_of_every_kind():
     assert seen == [0, 1] * 3
     assert data.begun >= 6
     assert data.epochs >= 6
+
+
+class TwoInputs(Batches):
+    """The first input in two parts, and what was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        x, y = super().__getitem__(index)
+        return [x[..., :1], x[..., 1:]], y
+
+
+def test_batches_of_several_inputs_are_shuffled_as_keras_does():
+    parts = [keras.Input((None, 1)), keras.Input((None, 2))]
+    both = keras.layers.Concatenate()(parts)
+    model = keras_mnm.Model(parts, keras.layers.Dense(1)(keras.layers.SimpleRNN(4)(both)))
+    model.compile("sgd", "mse", jit_compile=keras.backend.backend() != "torch")
+    orders = {}
+    for shuffle in (True, False):
+        keras.utils.set_random_seed(0)
+        data = TwoInputs()
+        model.fit(data, epochs=20, shuffle=shuffle, verbose=0)
+        orders[shuffle] = data.asked
+    assert orders[True] != orders[False]
+    assert orders[False][-3:] == [0, 1, 2]
 
 
 def test_evaluation_data_is_told_of_its_epochs():
@@ -118,7 +149,7 @@ def test_a_model_is_functional():
         def __init__(self):
             super().__init__()
 
-    with pytest.raises(TypeError, match="'inputs' and 'outputs'"):
+    with pytest.raises(TypeError, match=r"^Model\.__init__.*'inputs' and 'outputs'"):
         Own()
 
 

@@ -252,8 +252,14 @@ def test_read_and_write_take_numbers():
     memory = keras_mnm.NeuralMemory(D)
     keys = keras.Input((H, D))
     states = [keras.Input((D * D,)) for _ in range(3)]
-    with pytest.raises(ValueError, match="`keys` is a symbolic input.*Call the layer"):
-        memory.read(keys, states)
+    numbers, empty = np.zeros((B, H, D)), memory.get_initial_state(B)
+    for name, call in {
+        "keys": lambda: memory.read(keys, states),
+        "states": lambda: memory.read(numbers, states),
+        "rate": lambda: memory.write(numbers, numbers, keras.Input((1,)), empty),
+    }.items():
+        with pytest.raises(ValueError, match=f"for `{name}` a symbolic input.*Call the layer"):
+            call()
 
 
 def test_read_within_a_layer_of_ones_own():

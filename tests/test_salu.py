@@ -235,5 +235,5 @@ def test_going_on_takes_slots():
     x = np.zeros((2, 3, 5), "float32")
     layer = keras_mnm.SALU(4, return_state=True)
     _, *states = layer(x)
-    with pytest.raises(ValueError, match="`slots`.*slots=None; pass slots=6"):
+    with pytest.raises(ValueError, match="`slots`.*slots=None; pass slots=6 for two"):
         layer(x, initial_state=states)

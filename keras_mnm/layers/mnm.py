@@ -22,7 +22,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
 
     With its default controller the layer runs a fused form of the sequence, which has a gradient of
     its own and none of second order; `unroll=True` runs the plain loop, as does anything that the
-    fused form does not know.
+    fused form does not know, such as other activations.
 
     Args:
         units: Positive integer, units of the controller and of the output.
@@ -122,7 +122,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             and _is_plain_lstm(cell.controller)
             and (memory.feedback is None or _is_plain_bfpf(memory.feedback))
             and all(map(_name, (memory.activation, memory.output_activation)))
-            and all(part.compute_dtype == self.compute_dtype for part in self._parts())
+            and all(part.variable_dtype == self.compute_dtype for part in self._parts())
         )
 
     def _parts(self):
@@ -274,5 +274,7 @@ def _tensors(layer):
 
 def _name(activation):
     """What the fused form knows an activation by, or None: a user's `tanh` need not be Keras's."""
-    names = sequence.SIGMAS
-    return next((name for name in names if activation is keras.activations.get(name)), None)
+    for name in sequence.SIGMAS:
+        if activation in (keras.activations.get(name), getattr(ops, name, None)):
+            return name
+    return None

@@ -175,7 +175,7 @@ class NeuralMemory(keras.layers.Layer):
         """
         keys, values = self._checked_pair(keys, values)
         states = self._checked_states(states, keys.shape[0])
-        rate = ops.convert_to_tensor(rate, dtype=self.compute_dtype)
+        rate = self._tensor("rate", rate)
         in_unit_interval("rate", rate)
         if rate.ndim < 2:
             rate = ops.reshape(rate, (-1, 1))
@@ -261,16 +261,19 @@ class NeuralMemory(keras.layers.Layer):
         ]
 
     def _checked(self, name, tensor):
-        if keras.utils.is_keras_tensor(tensor):
-            raise ValueError(
-                f"`read`, `write` and `recall_error` take numbers; `{name}` is a symbolic input, "
-                "of which a model would not know that it uses the memory's weights. Call the "
-                "layer, or use the three within the `call` of a layer of your own."
-            )
-        tensor = ops.convert_to_tensor(tensor, dtype=self.compute_dtype)
+        tensor = self._tensor(name, tensor)
         self._check_keys_shape(tensor.shape, name)
         finite(name, tensor)
         return tensor
+
+    def _tensor(self, name, numbers):
+        if keras.utils.is_keras_tensor(numbers):
+            raise ValueError(
+                f"`read`, `write` and `recall_error` take numbers. Received for `{name}` a "
+                "symbolic input, of which a model would not know that it uses the memory's "
+                "weights. Call the layer, or use the three within the `call` of one of your own."
+            )
+        return ops.convert_to_tensor(numbers, dtype=self.compute_dtype)
 
     def _checked_pair(self, keys, values):
         keys, values = self._checked("keys", keys), self._checked("values", values)
@@ -287,7 +290,7 @@ class NeuralMemory(keras.layers.Layer):
                 f"`states` must be a list of {self.depth} tensors, as "
                 f"`get_initial_state(batch_size)` returns them. Received: states={states!r}."
             )
-        states = [ops.convert_to_tensor(state, dtype=self.compute_dtype) for state in states]
+        states = [self._tensor("states", state) for state in states]
         shapes = [tuple(state.shape) for state in states]
         expected = [(batch_size, self.units**2)] * self.depth
         if len(shapes) != self.depth or not all(map(fits, shapes, expected)):

@@ -26,8 +26,8 @@ class SALU(MemoryRNN, cell_class=SALUCell):
         num_heads: Positive integer, parallel read and write heads `H`. Defaults to `1`.
         slots: Positive integer, the number of steps that the table has room for. Defaults to
             `None`, as many as the sequence has that the layer is built for. Say it for sequences
-            of unknown length, for `initial_state`, and for `stateful=True`, where it bounds the
-            steps until `reset_state()`: once all slots are taken, further steps read but write
+            of unknown length, with any `initial_state`, and for `stateful=True`, where it bounds
+            the steps until `reset_state()`: once all slots are taken, further steps read but write
             nothing.
         return_sequences: Whether to return all outputs, `[B, T, units]`, or the last one,
             `[B, units]`. Defaults to `False`.
@@ -106,9 +106,9 @@ class SALU(MemoryRNN, cell_class=SALUCell):
     def _check_initial_state(self, states, batch_size):
         if states is not None and self._slot_a_step:
             raise ValueError(
-                "A SALU that goes on from a table needs `slots`, the number of steps of all calls "
-                f"together. Received: an initial_state, slots=None; pass slots={2 * self.slots} "
-                "for a second call of as many steps."
+                "A SALU that is given an `initial_state` needs `slots`, the number of steps of all "
+                f"calls together. Received: slots=None; pass slots={2 * self.slots} for two calls "
+                f"of {self.slots} steps."
             )
         return super()._check_initial_state(states, batch_size)
 

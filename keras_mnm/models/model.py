@@ -1,3 +1,4 @@
+import copy
 import functools
 import inspect
 
@@ -19,8 +20,7 @@ class Model(keras.Model):
       sum, where `keras.Model` shows the last one's.
     - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
       length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
-      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths; its
-      batches come in their order, whatever `shuffle` says.
+      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths.
       (Not with `steps_per_execution` above 1, nor over several devices.)
     - `export` writes the layers' fused form in operations that ONNX knows, too.
 
@@ -128,14 +128,19 @@ class Model(keras.Model):
             for name in (train, test):
                 data = options.get(name)
                 if self._has_open_shapes() and isinstance(data, keras.utils.PyDataset):
-                    options[name], found[name] = backend.batches_of_any_shape(data), data
+                    shuffle = name == train and options.get("shuffle", True)
+                    options[name] = backend.batches_of_any_shape(data, shuffle)
+                    found[name] = data
             if found:
-                callbacks = options.get("callbacks")
-                callbacks = getattr(callbacks, "callbacks", callbacks)  # of a `CallbackList`
+                callbacks = options.get("callbacks") or ()
                 epochs = _Epochs(found.get(train), found.get(test))
-                options["callbacks"] = [epochs, *keras.tree.flatten(callbacks or ())]
+                if isinstance(callbacks, keras.callbacks.CallbackList):
+                    options["callbacks"] = copy.copy(callbacks)
+                    options["callbacks"].callbacks = [epochs, *callbacks.callbacks]
+                else:
+                    options["callbacks"] = [epochs, *keras.tree.flatten(callbacks)]
             if train in found:
-                options["shuffle"] = False  # by Keras's own, which would warn that it cannot
+                options["shuffle"] = False  # they are already, and Keras would warn that it cannot
             return options
 
         def _has_open_shapes(self):
@@ -152,8 +157,8 @@ class _Epochs(keras.callbacks.Callback):
 
     def __init__(self, train, test):
         super().__init__()
-        self._train = train or keras.utils.PyDataset()
-        self._test = test or keras.utils.PyDataset()
+        self._train = keras.utils.PyDataset() if train is None else train
+        self._test = keras.utils.PyDataset() if test is None else test
 
     def on_epoch_begin(self, epoch, logs=None):
         self._train.on_epoch_begin()

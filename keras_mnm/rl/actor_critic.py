@@ -107,9 +107,8 @@ class ActorCritic(keras.Model):
         return keras.tree.flatten(self.core.get_initial_state(batch_size))
 
     def call(self, observations, states=None, present=None):
-        if states is None:
-            states = self.get_initial_state(ops.shape(observations)[0])
-        outputs, *states = self.core(observations, initial_state=list(states), mask=present)
+        states = None if states is None else list(states)
+        outputs, *states = self.core(observations, initial_state=states, mask=present)
         return *self._heads(outputs), states
 
     def call_with_resets(self, observations, first, present=None):
