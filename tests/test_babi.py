@@ -273,6 +273,7 @@ def test_exchanged_words_keep_stories_true(data_dir):
                 asked += 1
                 last_move = max(i for i, word in enumerate(new[:-3]) if word == new[-3])
                 assert [new[last_move + 4]] == answer_words(after[1][place])
+        assert np.all(after[0][len(rows) :] == babi.PADDING)
     assert changed > len(questions.tasks) / 2
     assert asked == len(questions.tasks) / 2
 
@@ -348,6 +349,7 @@ def test_words_are_exchanged_within_their_kind(task):
 
 def test_exchanged_words_depend_on_seed_and_number_alone(data_dir):
     questions = babi.load(data_dir)
+    a_pass = -(-len(questions.tasks) // 16)
 
     def told(seed=1, first_epoch=0, epochs=1, order=list, **options):
         """The questions of the last epoch, in the order of the files."""
@@ -361,6 +363,8 @@ def test_exchanged_words_depend_on_seed_and_number_alone(data_dir):
             data.on_epoch_end()
         return [found[row] for row in range(len(questions.tasks))]
 
+    assert told() == told()
+    assert told() == told(steps=a_pass)
     assert told() == told(order=reversed)
     assert told(epochs=2) == told(first_epoch=1)
     assert told() != told(first_epoch=1)

@@ -114,21 +114,15 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         return last_output, outputs, states
 
     def _can_fuse(self, sequences):
-        cell, memory = self.cell, self.cell.memory
+        cell, memory, dtype = self.cell, self.cell.memory, self.compute_dtype
         return (
             super()._can_fuse(sequences)
             and not cell.recall_delay
             and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
-            and _is_plain_lstm(cell.controller)
-            and (memory.feedback is None or _is_plain_bfpf(memory.feedback))
+            and _is_plain_lstm(cell.controller, dtype)
+            and (memory.feedback is None or _is_plain_bfpf(memory.feedback, dtype))
             and all(map(_name, (memory.activation, memory.output_activation)))
-            and all(part.variable_dtype == self.compute_dtype for part in self._parts())
         )
-
-    def _parts(self):
-        """The layers whose place the fused form takes."""
-        cell = self.cell
-        return [cell.controller, *([] if cell.feedback is None else [cell.feedback])]
 
     def _fused_loop(self, inputs, present, state):
         hidden, readouts, error, final = sequence.run(
@@ -249,9 +243,10 @@ class _Replay(threading.local):
     tape = None
 
 
-def _is_plain_lstm(cell):
+def _is_plain_lstm(cell, dtype):
     return (
         type(cell) is keras.layers.LSTMCell
+        and cell.variable_dtype == dtype
         and _name(cell.activation) == "tanh"
         and _name(cell.recurrent_activation) == "sigmoid"
         and cell.use_bias
@@ -263,8 +258,13 @@ def _is_plain_dense(layer):
     return layer.quantization_mode is None and not layer.lora_enabled
 
 
-def _is_plain_bfpf(layer):
-    return type(layer) is BFPF and _name(layer.activation) == "linear" and layer.use_bias
+def _is_plain_bfpf(layer, dtype):
+    return (
+        type(layer) is BFPF
+        and layer.variable_dtype == dtype
+        and _name(layer.activation) == "linear"
+        and layer.use_bias
+    )
 
 
 def _tensors(layer):
