@@ -36,6 +36,7 @@ LAYER_OPTIONS = {
     "step_size": None,
     "num_heads": None,
     "memory_units": None,
+    "memory_gain": 1.0,
     "rate_per_layer": False,
 }
 """What the command line can change in a model's layer, as it is by default (None: by the task)."""
@@ -118,6 +119,12 @@ def training_parser(description, **defaults):
         "--memory-units",
         type=positive_int,
         help="D, the size of keys and values, for all but lstm; by default 100, as in the paper",
+    )
+    train.add_argument(
+        "--memory-gain",
+        type=positive_float,
+        default=LAYER_OPTIONS["memory_gain"],
+        help="of φ_0, the empty memory, for mnm-p and mnm-g: its layers are orthogonal, times that",
     )
     train.add_argument(
         "--rate-per-layer",

@@ -183,7 +183,7 @@ def is_token_model(model):
     )
 
 
-def recurrent_layer(name, units, num_heads=1, memory_units=100, **options):
+def recurrent_layer(name, units, num_heads=1, memory_units=100, memory_gain=1.0, **options):
     """A layer with the paper's memory (Table 2), three layers of 100 units, but for the options."""
     import keras
 
@@ -196,6 +196,8 @@ def recurrent_layer(name, units, num_heads=1, memory_units=100, **options):
     if name == "lstm-salu":
         return keras_mnm.SALU(units, memory_units, num_heads, name="salu", **options)
     options["write_rule"] = {"mnm-p": "local", "mnm-g": "gradient"}[name]
+    # By its configuration, with which the layer draws its seed in the order of the default.
+    options["memory_initializer"] = {"class_name": "Orthogonal", "config": {"gain": memory_gain}}
     return keras_mnm.MNM(units, memory_units, num_heads, name="mnm", **options)
 
 

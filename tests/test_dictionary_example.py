@@ -187,6 +187,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--model", "lstm", "--num-heads", "2"], "leave it out with lstm"),
         (["--model", "lstm-salu", "--rate-per-layer"], "leave it out with lstm-salu"),
         (["--model", "lstm", "--memory-units", "50"], "leave it out with lstm"),
+        (["--model", "lstm-salu", "--memory-gain", "2"], "leave it out with lstm-salu"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

@@ -58,6 +58,11 @@ RUNS = [
         ],
         {"vectors": 4, "sorted_vectors": 3, "memory_units": 7},
     ),
+    (
+        priority_sort,
+        ["--vectors", "4", "--sorted-vectors", "3", "--memory-gain", "2"],
+        {"vectors": 4, "sorted_vectors": 3, "memory_gain": 2.0},
+    ),
 ]
 
 
@@ -78,6 +83,7 @@ def test_training_and_evaluation(example, arguments, instance, tmp_path, capsys)
         if isinstance(layer, keras_mnm.MNM):
             assert layer.cell.step_size == instance.get("step_size")
             assert layer.cell.rate_per_layer == instance.get("rate_per_layer", False)
+            assert layer.cell.memory_initializer.gain == instance.get("memory_gain", 1.0)
         if isinstance(layer, keras_mnm.MNM | keras_mnm.SALU):
             assert layer.cell.num_heads == instance.get("num_heads", 1)
             assert layer.cell.memory_units == instance.get("memory_units", 100)
