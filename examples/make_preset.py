@@ -11,6 +11,7 @@ from command_line import (
     MODELS,
     HelpFormatter,
     Parser,
+    add_backend_option,
     non_negative_int,
     positive_int,
     use_backend,
@@ -43,8 +44,9 @@ def main(arguments=None):
         "all their weights",
     )
     parser.add_argument("--note", help="anything else to know about the training")
+    add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)
-    use_backend(parser, "tensorflow")
+    use_backend(parser, args.backend)
 
     import experiment
 
