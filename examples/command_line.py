@@ -157,6 +157,10 @@ def layer_options(args):
     if refused:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(refused))
         raise ValueError(f"{args.model} makes no use of {names}; leave it out with {args.model}")
+    if args.start_from and "memory_gain" in options:
+        raise ValueError(
+            "φ_0 is among the weights of --start-from; leave --memory-gain out with it"
+        )
     return options
 
 

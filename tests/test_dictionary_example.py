@@ -188,6 +188,10 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         (["--model", "lstm-salu", "--rate-per-layer"], "leave it out with lstm-salu"),
         (["--model", "lstm", "--memory-units", "50"], "leave it out with lstm"),
         (["--model", "lstm-salu", "--memory-gain", "2"], "leave it out with lstm-salu"),
+        (
+            ["--start-from", "dictionary-4x1-mnm-p", "--memory-gain", "2"],
+            "leave --memory-gain out with it",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):
