@@ -2,8 +2,8 @@
 
 python examples/priority_sort.py
 python examples/priority_sort.py --model lstm-salu
-python examples/priority_sort.py --thresholds 32 --meta-loss-weight 0.1 --step-size 0.16 \\
-  --num-heads 3
+python examples/priority_sort.py --thresholds 64 --meta-loss-weight 0.1 --step-size 0.16 \\
+  --num-heads 3 --memory-gain 2
 python examples/priority_sort.py --evaluate runs/priority-sort-mnm-p-seed0 --episodes 2000
 """
 
