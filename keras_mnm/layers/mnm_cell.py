@@ -61,8 +61,7 @@ class MNMCell(MemoryCell):
         step_size: η of the writes, see `NeuralMemory`. Defaults to `None`, `2 / (H D)`.
         memory_activation: σ of the memory's layers but the last. Defaults to `"tanh"`.
         memory_output_activation: σ of its last layer. Defaults to `"linear"`.
-        memory_initializer: Initializer of φ_0. Defaults to `"orthogonal"`; a larger one, as
-            `keras.initializers.Orthogonal(2.0)`, may be learned with sooner.
+        memory_initializer: Initializer of φ_0. Defaults to `"orthogonal"`.
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`.
         feedback: A layer in place of `BFPF`, see `NeuralMemory`. Defaults to `None`.
         tie_initial_keys: Whether read and write keys begin as the same projection of `h_t`, to be
