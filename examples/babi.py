@@ -130,7 +130,7 @@ class Babi(experiment.Task):
     def settings_of(self, model):
         from keras_mnm.tasks import babi
 
-        shapes = model.input_shape, model.output_shape
+        shapes = experiment.shapes_of(model)
         if shapes != ((None, None), (None, None, len(babi.VOCABULARY))):
             raise ValueError(
                 f"the model maps {shapes[0]} to {shapes[1]}; expected one of bAbI question "

@@ -25,7 +25,9 @@ def main(arguments=None):
     parser = Parser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", help="a .keras file, the folder of a run, or a preset's name")
     parser.add_argument("--data-dir", metavar="PATH", help="folder or archive of bAbI")
-    parser.add_argument("--split", choices=("valid", "test", "train"), default="valid")
+    parser.add_argument(
+        "--split", choices=("valid", "test", "train"), default="valid", help="of the files"
+    )
     parser.add_argument(
         "--task",
         type=int,

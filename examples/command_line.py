@@ -87,15 +87,17 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps",
         type=positive_int,
-        help="updates at most, in whole epochs; stops earlier when solved; by default what the "
+        help="updates at most, in whole epochs; a run may end earlier; by default what the "
         "instance needs",
     )
-    train.add_argument("--batch-size", type=positive_int, help="episodes an update")
+    train.add_argument(
+        "--batch-size", type=positive_int, help="episodes, of bAbI questions, an update"
+    )
     train.add_argument(
         "--steps-per-epoch",
         type=positive_int,
-        help="updates between two checkpoints; four epochs without a mistake end a run, and epochs "
-        "of another length draw other episodes",
+        help="updates between two checkpoints, an epoch; four without a mistake end a run (bAbI: see "
+        "--patience), and epochs of another length draw other episodes",
     )
     train.add_argument(
         "--meta-loss-weight",
@@ -239,7 +241,7 @@ def check_writable(parser, folder):
             pass
     except OSError as error:
         reason = error.strerror or error
-        parser.error(f"cannot write to the output folder {folder} ({reason}); choose --output")
+        parser.error(f"cannot write to the output folder {folder} ({reason}); choose another")
 
 
 def positive_int(text):

@@ -26,7 +26,7 @@ class Dictionary(experiment.TokenTask):
     def settings_of(self, model):
         from keras_mnm.tasks import dictionary
 
-        input_shape, output_shape = model.input_shape, model.output_shape
+        input_shape, output_shape = experiment.shapes_of(model)
         if experiment.is_token_model(model):
             length = output_shape[1]
             support_size = (input_shape[1] - 2 * length - 2) // (2 * length + 2)

@@ -22,7 +22,7 @@ class DoubleCopy(experiment.TokenTask):
     def settings_of(self, model):
         from keras_mnm.tasks import double_copy
 
-        input_shape, output_shape = model.input_shape, model.output_shape
+        input_shape, output_shape = experiment.shapes_of(model)
         if experiment.is_token_model(model):
             length = (input_shape[1] - 1) // 3
             answers = (None, double_copy.COPIES * length, len(double_copy.VOCABULARY))

@@ -175,9 +175,20 @@ class TokenTask(Task):
         }
 
 
+def shapes_of(model):
+    """The input's and the output's shape of a model; a ValueError where it has none."""
+    try:
+        return model.input_shape, model.output_shape
+    except AttributeError as error:
+        raise ValueError(
+            f"{model!r} has no input and output shape; expected a model of this task, evaluate "
+            "another one with the example of its own"
+        ) from error
+
+
 def is_token_model(model):
     """Whether a model maps tokens `[B, T]` to logits `[B, l, n]`, with all sizes known."""
-    shapes = model.input_shape, model.output_shape
+    shapes = shapes_of(model)
     return [len(shape) for shape in shapes] == [2, 3] and all(
         isinstance(size, int) for shape in shapes for size in shape[1:]
     )

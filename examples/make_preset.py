@@ -1,6 +1,6 @@
 """Packs a run of an example as a preset, evaluated on 10,000 fresh episodes.
 
-python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/dictionary-4x1-mnm-p
+python examples/make_preset.py runs/dictionary-4x1-mnm-p-seed0 presets/my-dictionary-4x1
 """
 
 import json

@@ -40,7 +40,7 @@ class PrioritySort(experiment.Task):
         from keras_mnm import Thermometer
         from keras_mnm.tasks import priority_sort
 
-        input_shape, output_shape = model.input_shape, model.output_shape
+        input_shape, output_shape = experiment.shapes_of(model)
         sizes = (priority_sort.CHANNELS,), (priority_sort.BITS,)
         if (input_shape[2:], output_shape[2:]) == sizes and input_shape[1]:
             steps, wanted = input_shape[1], output_shape[1]

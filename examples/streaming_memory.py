@@ -13,6 +13,7 @@ from command_line import (
     HelpFormatter,
     Parser,
     add_backend_option,
+    check_writable,
     non_negative_int,
     positive_int,
     use_backend,
@@ -32,6 +33,9 @@ def main(arguments=None):
     add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
+    if args.session.is_dir():
+        parser.error(f"--session {args.session} is a folder; name a file")
+    check_writable(parser, args.session.parent)
 
     import numpy as np
 

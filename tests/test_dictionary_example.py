@@ -192,6 +192,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
             ["--start-from", "dictionary-4x1-mnm-p", "--memory-gain", "2"],
             "leave --memory-gain out with it",
         ),
+        (["--evaluate", "maze-mnm-p"], "evaluate another one with the example of its own"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, finished, tmp_path, capsys):

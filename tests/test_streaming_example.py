@@ -1,6 +1,7 @@
 """The streaming example: memories side by side, each of its own."""
 
 import numpy as np
+import pytest
 import streaming_memory
 
 import keras_mnm
@@ -14,6 +15,12 @@ def test_pairs_are_stored_recalled_reset_and_restored(tmp_path, capsys):
     assert "4 of 4 right" not in after_reset[0]
     assert after_reset[1] == recalled[1]
     assert restored == recalled
+
+
+def test_a_session_is_a_file(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        streaming_memory.main(["--session", str(tmp_path)])
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def test_asking_and_other_users_change_nothing():
