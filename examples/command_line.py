@@ -96,8 +96,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps-per-epoch",
         type=positive_int,
-        help="updates between two checkpoints, an epoch; four without a mistake end a run (bAbI: see "
-        "--patience), and epochs of another length draw other episodes",
+        help="updates between two checkpoints, an epoch; four without a mistake end a run (bAbI: "
+        "see --patience), and epochs of another length draw other episodes",
     )
     train.add_argument(
         "--meta-loss-weight",
