@@ -8,7 +8,10 @@
   compiled likewise.
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
   `forward(*arguments)` returns a list of outputs and a list of residuals;
-  `backward(residuals, cotangents)` returns one cotangent for each argument.
+  `backward(residuals, cotangents)` returns one cotangent for each argument. There is no second
+  derivative: to ask for it is an error on TensorFlow and torch.
+- `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow, as a
+  graph that is traced once for each shape.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
 - `slice_update(inputs, start, updates)`: `keras.ops.slice_update` along the second axis,
@@ -36,6 +39,22 @@ from keras import ops, tree
 NAME = keras.backend.backend()
 TRACED_STEP_HIDES_STATE = NAME == "jax"
 ONE_TRACE_FOR_ALL_SHAPES = NAME == "tensorflow"
+
+
+def _no_second_derivative(*_):
+    raise ValueError(
+        f"The fused form of a keras_mnm layer has no second derivative on {NAME}; pass unroll=True "
+        "to the layer, which then runs the plain loop."
+    )
+
+
+def _python_scan(step, carry, inputs, length, reverse):
+    outputs = [None] * length
+    for index in reversed(range(length)) if reverse else range(length):
+        now = tree.map_structure(lambda x, index=index: x[index], inputs)
+        carry, outputs[index] = step(carry, now)
+    return carry, tree.map_structure(lambda *ys: ops.stack(ys), *outputs)
+
 
 if NAME == "tensorflow":
     import tensorflow as tf
@@ -66,14 +85,26 @@ if NAME == "tensorflow":
         """See the module."""
         return compile(lambda gradients: optimizer.apply(gradients, variables))
 
+    def traced_once(function):
+        """See the module."""
+        graph = tf.function(function, autograph=False)
+        return lambda *args: (graph if tf.executing_eagerly() else function)(*args)
+
     def custom_gradient(forward, backward):
         """See the module."""
 
         @tf.custom_gradient
         def function(*arguments):
-            # No tape need follow what happens within.
+            # No tape need follow what happens within, and `backward` depends on nothing else.
             outputs, residuals = forward(*map(tf.stop_gradient, arguments))
-            return outputs, lambda *cotangents: backward(residuals, cotangents)
+            residuals = tree.map_structure(tf.stop_gradient, residuals)
+
+            @tf.custom_gradient
+            def pull_back(*arguments_and_cotangents):
+                cotangents = arguments_and_cotangents[len(arguments) :]
+                return backward(residuals, cotangents), _no_second_derivative
+
+            return outputs, lambda *cotangents: pull_back(*arguments, *cotangents)
 
         # A tf.Variable among the arguments would need a gradient of its own.
         return lambda *arguments: function(*map(tf.convert_to_tensor, arguments))
@@ -81,9 +112,9 @@ if NAME == "tensorflow":
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
         carry, inputs = tree.map_structure(tf.convert_to_tensor, (carry, inputs))
-        if length == 1:  # a loop would only have to be compiled
-            carry, outputs = step(carry, tree.map_structure(lambda x: x[0], inputs))
-            return carry, tree.map_structure(lambda y: y[None], outputs)
+        # A loop in a graph would have to be traced, which keeps what it traced, at every call.
+        if length == 1 or tf.executing_eagerly():
+            return _python_scan(step, carry, inputs, length, reverse)
         flat_carry, flat_inputs = tree.flatten(carry), tree.flatten(inputs)
 
         def flat_step(*tensors):
@@ -119,7 +150,7 @@ if NAME == "tensorflow":
     def _slice_update(inputs, start, updates):
         def backward(d_outputs):
             d_updates = tf.slice(d_outputs, start, tf.shape(updates))
-            d_inputs = ops.slice_update(d_outputs, start, tf.zeros_like(updates))
+            d_inputs = _slice_update(d_outputs, start, tf.zeros_like(updates))
             return d_inputs, None, d_updates
 
         return ops.slice_update(inputs, start, updates), backward
@@ -218,6 +249,10 @@ elif NAME == "jax":
 
         return step
 
+    def traced_once(function):
+        """See the module."""
+        return function
+
     def custom_gradient(forward, backward):
         """See the module."""
 
@@ -247,6 +282,8 @@ elif NAME == "jax":
 elif NAME == "torch":
     import torch
 
+    _SAVED = object()
+
     def gradient(function, arguments):
         """See the module."""
         return torch.func.grad(function)(list(arguments))
@@ -267,29 +304,45 @@ elif NAME == "torch":
         """See the module."""
         return lambda gradients: optimizer.apply(gradients, variables)
 
+    def traced_once(function):
+        """See the module."""
+        return function
+
     def custom_gradient(forward, backward):
         """See the module."""
 
         class Function(torch.autograd.Function):
             @staticmethod
             def forward(ctx, *arguments):
-                outputs, ctx.residuals = forward(*arguments)
+                outputs, residuals = forward(*arguments)
+                tensors = [x for x in tree.flatten(residuals) if torch.is_tensor(x)]
+                # Kept in any other way, those that are outputs, too, would keep themselves alive.
+                ctx.save_for_backward(*tensors)
+                ctx.residuals = tree.map_structure(
+                    lambda x: _SAVED if torch.is_tensor(x) else x, residuals
+                )
                 return tuple(outputs)
 
             @staticmethod
-            @torch.autograd.function.once_differentiable
             def backward(ctx, *cotangents):
-                return tuple(backward(ctx.residuals, cotangents))
+                saved = iter(ctx.saved_tensors)
+                residuals = tree.map_structure(
+                    lambda x: next(saved) if x is _SAVED else x, ctx.residuals
+                )
+                return PullBack.apply(residuals, *cotangents)
+
+        class PullBack(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, residuals, *cotangents):
+                return tuple(backward(residuals, cotangents))
+
+            backward = staticmethod(_no_second_derivative)
 
         return Function.apply
 
     def scan(step, carry, inputs, length, reverse=False):
         """See the module."""
-        outputs = [None] * length
-        for index in reversed(range(length)) if reverse else range(length):
-            now = tree.map_structure(lambda x, index=index: x[index], inputs)
-            carry, outputs[index] = step(carry, now)
-        return carry, tree.map_structure(lambda *ys: torch.stack(ys), *outputs)
+        return _python_scan(step, carry, inputs, length, reverse)
 
     slice_update = ops.slice_update
     portable_ops = contextlib.nullcontext

@@ -81,7 +81,7 @@ class WrongBits(keras.metrics.MeanMetricWrapper):
 
 def _wrong_bits(targets, logits):
     targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
-    if targets.shape[1:] != logits.shape[1:] or len(logits.shape) != 3:
+    if len(logits.shape) != 3 or not fits(targets.shape, logits.shape):
         raise ValueError(
             "WrongBits compares targets and logits of the same shape [B, m, bits]. Received "
             f"targets of shape {tuple(targets.shape)} and logits of shape {tuple(logits.shape)}."

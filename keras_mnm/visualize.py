@@ -23,7 +23,12 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     shown = [name for name in history if not name.startswith(("val_", "learning_rate"))]
     losses = [name for name in shown if "loss" in name]
     metrics = [name for name in shown if name not in losses]
-    updates = [steps_per_epoch * (i + 1) for i in range(len(history[shown[0]]))]
+    if not losses or not history[losses[0]]:
+        raise ValueError(
+            "`history` must have a loss with a number for each epoch, as `model.fit(...).history`. "
+            f"Received: {history!r}."
+        )
+    updates = [steps_per_epoch * (i + 1) for i in range(len(history[losses[0]]))]
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -46,7 +51,7 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     values = [value for name in losses for value in history[name]]
     if min(values) > 0 and max(values) > 10 * min(values):
         axes[0].set_yscale("log")
-    if all("accuracy" in name for name in metrics):
+    if metrics and all("accuracy" in name for name in metrics):
         axes[1].set_ylabel("accuracy")
         axes[1].set_ylim(-0.02, 1.02)
     elif len(metrics) == 1:

@@ -328,6 +328,7 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
         ),
         ({"units": 4, "meta_loss_weight": -1.0}, "`meta_loss_weight`.*-1.0"),
         ({"units": 4, "step_size": float("inf")}, "`step_size`.*inf"),
+        ({"units": 4, "rate_per_layer": "no"}, "`rate_per_layer`.*'no'"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -370,6 +371,15 @@ def test_several_memories_show_the_sum_of_their_objectives():
     assert len(model.losses) == 3
 
 
+def test_evaluate_lists_each_figure_once():
+    inputs = keras.Input((T, FEATURES))
+    model = keras_mnm.Model(inputs, keras.layers.Dense(1)(keras_mnm.MNM(4)(inputs)))
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, T, FEATURES), "float32"), np.ones((4, 1), "float32")
+    assert len(model.evaluate(x, y, verbose=0)) == 2
+    assert len(model.evaluate(x, y, verbose=0, return_dict=True)) == 2
+
+
 def train_logs(model, x, y):
     return {name: values[0] for name, values in model.fit(x, y, verbose=0).history.items()}
 
@@ -396,6 +406,9 @@ def test_bad_inputs():
     state = layer.get_initial_state(2)
     with pytest.raises(ValueError, match="8 states.*Received 2 states"):
         layer.cell.unpack_state(state[:2])
+    for wrong in (np.zeros((3, 1, 2), "float32"), np.zeros((3, 1), "float32")):
+        with pytest.raises(ValueError, match="expected ndim=2|axis -1"):
+            layer.cell(wrong, states)
 
 
 def test_meta_loss_takes_the_meta_state_alone():

@@ -209,6 +209,7 @@ def test_config_round_trip():
         ({"units": D, "write_rule": "hebb"}, "'local', 'gradient'.*'hebb'"),
         ({"units": D, "step_size": -1}, "`step_size`.*-1"),
         ({"units": D, "write_rule": "gradient", "feedback": keras.layers.Dense(4)}, "`feedback`"),
+        ({"units": D, "feedback": lambda values: values}, "`feedback` must be a Keras layer"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -245,6 +246,20 @@ def test_bad_writes(change, message):
     memory.write(**arguments)
     with pytest.raises(ValueError, match=message):
         memory.write(**{**arguments, **change})
+
+
+def test_bad_calls_once_built():
+    memory = keras_mnm.NeuralMemory(D)
+    keys = np.zeros((B, H, D), "float32")
+    states = memory.get_initial_state(B)
+    memory(keys, states)
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        memory(keys[:, 0])
+    with pytest.raises(ValueError, match=r"axis -1 .* have value 4.*shape \(3, 2, 3\)"):
+        memory(keys[..., :3])
+    for some in (states[:2], memory.get_initial_state(1)):
+        with pytest.raises(ValueError, match=r"`states` must be 3 tensors of shape \[3, 16\]"):
+            memory(keys, some)
 
 
 def test_read_and_write_take_numbers():

@@ -163,6 +163,8 @@ def test_wrong_bits_is_a_mean_over_samples():
     assert float(metric.result()) == 2.0
     with pytest.raises(ValueError, match=r"\(2, 3, 8\) and logits of shape \(2, 8\)"):
         metric.update_state(targets, logits[:, 0])
+    with pytest.raises(ValueError, match=r"\(1, 3, 8\) and logits of shape \(2, 3, 8\)"):
+        metric.update_state(targets[:1], logits)
     metric.reset_state()
     metric.update_state(targets, logits, sample_weight=np.array([1.0, 0.0]))
     assert float(metric.result()) == 4.0

@@ -213,3 +213,12 @@ def test_a_wheel_holds_the_presets(tmp_path):
         [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True
     ).stdout
     assert "keras_mnm/presets/dictionary-4x1-mnm-p/model.keras" in names
+
+
+def test_a_preset_that_cannot_be_written_leaves_the_old_one(presets):
+    folder, model = presets
+    before = (folder / "small" / "model.keras").read_bytes()
+    with pytest.raises(ValueError, match=r"`metrics` must be JSON-able.*float32"):
+        keras_mnm.save_to_preset(model, folder / "small", "Again.", {"loss": np.float32(1.0)})
+    assert (folder / "small" / "model.keras").read_bytes() == before
+    keras_mnm.from_preset("small", source=folder)

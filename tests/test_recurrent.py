@@ -114,6 +114,26 @@ def test_initial_state_goes_on_where_the_last_call_ended(kind):
     close(ops.concatenate([first, second], axis=1), expected_outputs(layer, x))
 
 
+@pytest.mark.parametrize("sequences", [True, False])
+@pytest.mark.parametrize(
+    "flags", [{}, {"unroll": True}, {"recall_delay": 1}, {"go_backwards": True}], ids=str
+)
+def test_masked_steps_at_first_repeat_the_output_given(flags, sequences):
+    layer = build("local", return_sequences=sequences, return_state=True)
+    again = build("local", return_sequences=sequences, return_state=True, **flags)
+    x, mask = inputs(), np.array([[0, 0, 1, 1, 1], [0] * T, [0, 1, 0, 1, 0]], bool)
+    _, *states = layer(inputs(seed=1))
+    expected, *_ = layer(x, initial_state=states, mask=mask)
+    if "recall_delay" in flags:
+        states += again.cell.get_initial_state(B)[len(states) :]
+    if "go_backwards" in flags:
+        x, mask = x[:, ::-1], mask[:, ::-1]
+    found, *_ = again(x, initial_state=states, mask=mask)
+    close(found, ops.convert_to_numpy(expected))
+    given = ops.convert_to_numpy(states[0])
+    close(found[1], np.broadcast_to(given[1], found[1].shape))
+
+
 @kinds
 def test_one_sample_is_reset_in_the_middle(kind):
     """Zeros are the empty memory, φ_0, for the states hold what was written."""

@@ -1,5 +1,7 @@
 """The fused sequence form against the plain loop: outputs, states and all gradients."""
 
+import gc
+
 import finite_differences
 import keras
 import numpy as np
@@ -134,6 +136,75 @@ def test_what_cannot_be_fused_runs_the_plain_loop(options):
 def test_integers_are_taken_as_floats(layer):
     layer, x = layer(4), np.arange(24).reshape(2, 4, 3)
     compare(layer(x.astype("int32")), layer(x.astype("float32")))
+
+
+@pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU])
+def test_eager_steps_leave_nothing_behind(layer, monkeypatch):
+    layer, x = layer(4), np.ones((2, 6, 3), "float32")
+    layer(x)
+    variables = layer.trainable_variables
+
+    def tensors_after_a_step():
+        finite_differences.gradients(lambda: ops.sum(layer(x) ** 2), variables)
+        gc.collect()
+        return sum(is_tensor(thing) for thing in gc.get_objects())
+
+    first = tensors_after_a_step()
+    if keras.backend.backend() == "tensorflow":  # which keeps whatever it has traced
+        import tensorflow
+
+        monkeypatch.delattr(tensorflow, "function")
+    assert [tensors_after_a_step() for _ in range(3)] == [first] * 3
+
+
+def is_tensor(thing):
+    return type(thing).__name__ in ("EagerTensor", "ArrayImpl", "Tensor")
+
+
+@pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_second_derivatives_are_refused_or_right(layer, compiled):
+    """Of `‖d loss / dx‖²`: JAX has it, on the other backends the plain loop."""
+    if compiled and keras.backend.backend() != "tensorflow":
+        pytest.skip("eager and compiled differ on TensorFlow alone")
+    x = np.random.default_rng(0).standard_normal((2, 3, 3)).astype("float32")
+    fused, plain = layer(4), layer(4, unroll=True)
+    for each in (fused, plain):
+        each.build(x.shape)
+    plain.set_weights(fused.get_weights())
+    expected = penalty_gradient(plain, x, compiled)
+    assert np.abs(expected).max() > 0
+    if keras.backend.backend() == "jax":
+        np.testing.assert_allclose(penalty_gradient(fused, x, compiled), expected, atol=1e-6)
+        return
+    with pytest.raises(ValueError, match="no second derivative on .* pass unroll=True"):
+        penalty_gradient(fused, x, compiled)
+
+
+def penalty_gradient(layer, x, compiled):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def gradient(x):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = ops.sum(layer(x) ** 2)
+                penalty = ops.sum(inner.gradient(loss, x) ** 2)
+            return outer.gradient(penalty, x)
+
+        return (tf.function(gradient) if compiled else gradient)(tf.constant(x)).numpy()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        slope = jax.grad(lambda x: ops.sum(layer(x) ** 2))
+        return np.asarray(jax.grad(lambda x: ops.sum(slope(x) ** 2))(x))
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    (slope,) = torch.autograd.grad(ops.sum(layer(x) ** 2), [x], create_graph=True)
+    return torch.autograd.grad(ops.sum(slope**2), [x])[0].numpy()
 
 
 @pytest.mark.parametrize(("heads", "units"), [(1, 4), (1, 100), (3, 100), (4, 64), (1, 512)])

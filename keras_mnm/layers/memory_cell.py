@@ -81,6 +81,7 @@ class MemoryCell(keras.layers.Layer):
             self.controller.build((None, input_shape[-1] + self.memory_units))
         self.interaction.build((None, hidden))
         self.output_projection.build((None, hidden + self.memory_units))
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
 
     @property
     def hidden_size(self):

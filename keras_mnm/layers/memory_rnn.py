@@ -75,7 +75,7 @@ class MemoryRNN(keras.layers.RNN):
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if not self._can_fuse(sequences):
-            return super().inner_loop(sequences, initial_state, mask, training)
+            return self._plain_loop(sequences, initial_state, mask, training)
         state = self.cell.unpack_state(initial_state)
         inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
         present = ops.ones_like(inputs[..., :1])
@@ -101,6 +101,19 @@ class MemoryRNN(keras.layers.RNN):
         if not self.return_sequences:
             outputs = outputs[:, -1:]
         return last_output, outputs, states
+
+    def _plain_loop(self, sequences, initial_state, mask, training):
+        last_output, outputs, states = super().inner_loop(sequences, initial_state, mask, training)
+        if mask is None or self.zero_output_for_mask:
+            return last_output, outputs, states
+        # Masked steps repeat the output, the first state; but those before all others come out of
+        # Keras's loops as zeros, or not, by backend and loop.
+        mask = ops.reshape(ops.cast(mask, "int32"), (-1, ops.shape(sequences)[1], 1))
+        begun = ops.cumsum(ops.flip(mask, 1) if self.go_backwards else mask, axis=1) > 0
+        given = initial_state[0]
+        if self.return_sequences:
+            outputs = ops.where(begun, outputs, given[:, None])
+        return ops.where(begun[:, -1], last_output, given), outputs, states
 
     def _can_fuse(self, sequences):
         """Whether `_fused_loop` expresses this layer on these sequences."""

@@ -22,8 +22,8 @@ class MetaLoss(keras.layers.Layer):
     Call arguments:
         outputs: Any tensor; returned as it is.
         meta: `[B, 2]`, the state `meta` of an `MNMCell` after the sequence: the sum of the
-            objective's terms and the number of steps. Take it by its name, as
-            `cell.unpack_state(states).meta`; it need not be the last state.
+            objective's terms and the number of steps, both from zeros at the sequence's start. Take
+            it by its name, as `cell.unpack_state(states).meta`; it need not be the last state.
     """
 
     def __init__(self, weight=1.0, **kwargs):

@@ -7,7 +7,7 @@ from keras import ops
 from keras_mnm import sequence
 from keras_mnm.layers.bfpf import BFPF
 from keras_mnm.layers.memory_rnn import MemoryRNN
-from keras_mnm.layers.meta_loss import MetaLoss
+from keras_mnm.layers.meta_loss import MetaLoss, RunningMetaLoss
 from keras_mnm.layers.mnm_cell import MNMCell
 from keras_mnm.validation import number
 
@@ -20,9 +20,9 @@ class MNM(MemoryRNN, cell_class=MNMCell):
     meta objective (Eq. 5) to the model's loss, which teaches the memory to store. `fit` shows
     it as `meta_loss`. Masked steps neither write nor count.
 
-    With its default controller the layer runs a fused form of the sequence, which has a gradient of
-    its own and none of second order; `unroll=True` runs the plain loop, as does anything that the
-    fused form does not know, such as other activations.
+    With its default controller the layer runs a fused form of the sequence, with a gradient of its
+    own, of which TensorFlow and torch take no second derivative; `unroll=True` runs the plain loop,
+    as does anything that the fused form does not know, such as other activations.
 
     Args:
         units: Positive integer, units of the controller and of the output.
@@ -112,6 +112,11 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         )
         last_output = self.meta_loss(last_output, self.cell.unpack_state(states).meta)
         return last_output, outputs, states
+
+    @property
+    def metrics(self):
+        # The objective's own layer shows it: Keras asks every layer, and each for those within.
+        return [metric for metric in super().metrics if not isinstance(metric, RunningMetaLoss)]
 
     def _can_fuse(self, sequences):
         cell, memory, dtype = self.cell, self.cell.memory, self.compute_dtype

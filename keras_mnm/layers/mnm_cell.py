@@ -6,7 +6,7 @@ from keras import ops
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.memory_cell import MemoryCell
 from keras_mnm.layers.neural_memory import NeuralMemory
-from keras_mnm.validation import integer, number
+from keras_mnm.validation import integer, number, one_of
 
 
 class MNMState(NamedTuple):
@@ -134,7 +134,7 @@ class MNMCell(MemoryCell):
             **kwargs,
         )
         self.memory_depth = integer("memory_depth", memory_depth)
-        self.rate_per_layer = rate_per_layer
+        self.rate_per_layer = one_of("rate_per_layer", rate_per_layer, (False, True))
         self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
         self.recall_decay = number("recall_decay", recall_decay, high=1.0)
         self.memory = NeuralMemory(

@@ -103,12 +103,18 @@ class NeuralMemory(keras.layers.Layer):
                 "prediction functions. Pass write_rule='local', or leave `feedback` out. "
                 f"Received: write_rule={write_rule!r}, feedback={feedback!r}."
             )
+        if not (feedback is None or isinstance(feedback, keras.layers.Layer)):
+            raise ValueError(
+                "`feedback` must be a Keras layer that maps [N, units] to [N, depth * units], for "
+                f"instance a keras.Sequential. Received: feedback={feedback!r}."
+            )
         if write_rule == "local" and feedback is None:
             feedback = BFPF(self.units, self.depth, dtype=self.dtype_policy, name="feedback")
         self.feedback = feedback
 
     def build(self, keys_shape=None):
         self._check_keys_shape(keys_shape or (None, None, self.units))
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: self.units})
         self.initial_memory = [
             self.add_weight(
                 shape=(self.units, self.units),
@@ -142,6 +148,7 @@ class NeuralMemory(keras.layers.Layer):
     def call(self, keys, states=None):
         if states is None:
             states = self.get_initial_state(ops.shape(keys)[0])
+        self._check_states_shapes(states, keys.shape[0])
         return self.recall(keys, states)
 
     def compute_output_shape(self, keys_shape):
@@ -291,6 +298,12 @@ class NeuralMemory(keras.layers.Layer):
                 f"`get_initial_state(batch_size)` returns them. Received: states={states!r}."
             )
         states = [self._tensor("states", state) for state in states]
+        self._check_states_shapes(states, batch_size)
+        for state in states:
+            finite("states", state)
+        return states
+
+    def _check_states_shapes(self, states, batch_size):
         shapes = [tuple(state.shape) for state in states]
         expected = [(batch_size, self.units**2)] * self.depth
         if len(shapes) != self.depth or not all(map(fits, shapes, expected)):
@@ -299,9 +312,6 @@ class NeuralMemory(keras.layers.Layer):
                 "as `get_initial_state(batch_size)` returns them, one row for each sample of "
                 f"`keys`. Received shapes {shapes}."
             )
-        for state in states:
-            finite("states", state)
-        return states
 
     def _check_keys_shape(self, shape, name="keys"):
         if len(shape) != 3 or shape[-1] != self.units:

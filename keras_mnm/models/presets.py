@@ -124,6 +124,15 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
         )
     configuration = keras.saving.serialize_keras_object(model)
     configuration.pop("compile_config", None)
+    card = {"description": description, "metrics": metrics or {}, "training": training or {}}
+    for name, value in card.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{name}` must be JSON-able, of str, int, float, list and dict (float(x) makes "
+                f"one of a NumPy number). Received: {name}={value!r} ({error})."
+            ) from error
     # Without the optimizer a file has a third of the size. Deserializing empties the dict.
     bare = keras.saving.deserialize_keras_object(copy.deepcopy(configuration))
     bare.set_weights(model.get_weights())
@@ -131,10 +140,7 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
     with replacing(folder / _MODEL) as temporary:
         bare.save(temporary)
         content = temporary.read_bytes()
-    card = {
-        "description": description,
-        "metrics": metrics or {},
-        "training": training or {},
+    card |= {
         "versions": versions(),
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),

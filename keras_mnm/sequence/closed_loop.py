@@ -50,25 +50,25 @@ def play(observe, act, world, chance, state, weights, spec):
             from_x = dense(inputs, weights.gates[:features]) + weights.gates_bias
             inner, record = sequence.step(from_x, m, index, inner, matrices, weights)
             world, outputs = act(world, inner[0].h, inner[0].readout, chance)
-            return (inner, world), (inputs, record, outputs)
+            return (inner, world), (record, outputs)
 
         begin = ((start, error, sequence.unwritten(matrices)), world)
         index = ops.arange(length, dtype="int32")
-        ((state, error, factors), world), (inputs, records, outputs) = backend.scan(
+        ((state, error, factors), world), (records, outputs) = backend.scan(
             step, begin, (chance, mask, index), length
         )
         memory = sequence.memory(matrices, factors)
         kept = Chunk(start, matrices, [part.keys for part in memory], records)
         after = (state, error, [part.after_chunk() for part in memory])
-        return (after, world), (inputs, kept, outputs)
+        return (after, world), (kept, outputs)
 
     start = (Controller(*state[:3]), ops.zeros_like(state[0][:, 0]), list(state[3:]))
-    (after, _), (inputs, chunks, outputs) = backend.scan(
+    (after, _), (chunks, outputs) = backend.scan(
         chunk, (start, world), (chance, mask), mask.shape[0]
     )
     state, error, matrices = after
     hidden, readouts = chunks.records.state.h, chunks.records.state.readout
-    tape = [hidden, readouts, error, *state, *matrices], (inputs, mask, weights, chunks)
+    tape = [hidden, readouts, error, *state, *matrices], chunks
 
     def whole(x):
         return ops.reshape(x, (mask.shape[0] * length, *x.shape[2:]))[:steps]

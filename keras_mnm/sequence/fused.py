@@ -1,5 +1,6 @@
 """A sequence in chunks: the controller, the loops, and what is done for a chunk at once."""
 
+import functools
 from typing import NamedTuple
 
 from keras import ops
@@ -115,15 +116,26 @@ def run(inputs, mask, state, weights, spec, tape=None):
     steps, units = inputs.shape[0], state[-1].shape[-1]
     length = chunk_length(steps, spec.num_heads, units)
     inputs, mask = in_chunks(inputs, length), in_chunks(mask, length)
-    sequence = Sequence(spec, depth=len(state) - 3, length=length)
-    forward = sequence.forward if tape is None else lambda *_: tape
-    function = backend.custom_gradient(forward, sequence.backward)
+    if tape is None:
+        function = _differentiable(spec, len(state) - 3, length)
+    else:
+        sequence = Sequence(spec, len(state) - 3, length)
+        replay = functools.partial(sequence.replay, tape)
+        function = backend.custom_gradient(replay, sequence.backward)
     hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
 
     def whole(x):
         return ops.reshape(x, (x.shape[0] * length, -1, x.shape[-1]))[:steps]
 
     return whole(hidden), whole(readout), error, final
+
+
+@functools.lru_cache
+def _differentiable(spec, depth, length):
+    """`Sequence.forward`, which the backend may trace, with its derivative."""
+    sequence = Sequence(spec, depth, length)
+    forward, backward = map(backend.traced_once, (sequence.forward, sequence.backward))
+    return backend.custom_gradient(forward, backward)
 
 
 def in_chunks(x, length):
@@ -162,6 +174,11 @@ class Sequence:
             chunk, carry, (inputs, mask), inputs.shape[0]
         )
         outputs = [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
+        return outputs, (inputs, mask, weights, chunks)
+
+    def replay(self, tape, inputs, mask, *arguments):
+        """What `forward` returns for these arguments, by the tape that was played with them."""
+        (outputs, chunks), (_, _, weights) = tape, self._unpack(arguments)
         return outputs, (inputs, mask, weights, chunks)
 
     def _chunk_forward(self, inputs, mask, state, error, matrices, weights):
