@@ -8,12 +8,13 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 # few optimizations (users have them all), and JAX keeps what was compiled. Fusion emitters take
 # longer to compile than the older ones, and so do small programs in pieces. XLA's own threads have
 # been known to wait for each other for ever where cores are few (PyAutoLabs/PyAutoFit#1528), and
-# here several processes share the cores. torch's threads spin while they wait.
+# here several processes share the cores. torch's threads spin while they wait. Up to AVX2 half
+# precision is rounded alike everywhere; later processors have instructions that round less often.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_max_isa=AVX2",
 )
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
