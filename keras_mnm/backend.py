@@ -29,6 +29,7 @@
 """
 
 import contextlib
+import functools
 import itertools
 import random
 
@@ -87,7 +88,8 @@ if NAME == "tensorflow":
 
     def traced_once(function):
         """See the module."""
-        graph = tf.function(function, autograph=False)
+        # TensorFlow counts traces by a function's code, which others share; a partial has none.
+        graph = tf.function(functools.partial(function), autograph=False)
         return lambda *args: (graph if tf.executing_eagerly() else function)(*args)
 
     def custom_gradient(forward, backward):

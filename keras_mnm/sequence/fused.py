@@ -117,7 +117,7 @@ def run(inputs, mask, state, weights, spec, tape=None):
     length = chunk_length(steps, spec.num_heads, units)
     inputs, mask = in_chunks(inputs, length), in_chunks(mask, length)
     if tape is None:
-        function = _differentiable(spec, len(state) - 3, length)
+        function = _differentiable(spec, len(state) - 3, length, tuple(inputs.shape))
     else:
         sequence = Sequence(spec, len(state) - 3, length)
         replay = functools.partial(sequence.replay, tape)
@@ -131,8 +131,12 @@ def run(inputs, mask, state, weights, spec, tape=None):
 
 
 @functools.lru_cache
-def _differentiable(spec, depth, length):
-    """`Sequence.forward`, which the backend may trace, with its derivative."""
+def _differentiable(spec, depth, length, shape):
+    """`Sequence.forward` with its derivative, which the backend may trace.
+
+    One for each shape of inputs, of which the latest are kept: TensorFlow warns of a function that
+    is traced often.
+    """
     sequence = Sequence(spec, depth, length)
     forward, backward = map(backend.traced_once, (sequence.forward, sequence.backward))
     return backend.custom_gradient(forward, backward)
