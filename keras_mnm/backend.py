@@ -8,14 +8,15 @@
   compiled likewise.
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
   `forward(*arguments)` returns a list of outputs and a list of residuals;
-  `backward(residuals, cotangents)` returns one cotangent for each argument. There is no second
-  derivative: to ask for it is an error on TensorFlow and torch.
+  `backward(residuals, cotangents)` returns one cotangent for each argument. To differentiate that,
+  or to ask for forward mode, is an error on TensorFlow and torch.
 - `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow, as a
   graph that is traced once for each shape.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
 - `slice_update(inputs, start, updates)`: `keras.ops.slice_update` along the second axis,
   differentiable everywhere.
+- `put(inputs, start, updates)`: the same where nothing is differentiated.
 - `portable_ops()`: a context in which what is traced has only operations that other runtimes know.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
 - `accelerator()`: the name of the GPU or the like that new tensors are on, or None.
@@ -42,10 +43,12 @@ TRACED_STEP_HIDES_STATE = NAME == "jax"
 ONE_TRACE_FOR_ALL_SHAPES = NAME == "tensorflow"
 
 
-def _no_second_derivative(*_):
+def _refuse(*_):
     raise ValueError(
-        f"The fused form of a keras_mnm layer has no second derivative on {NAME}; pass unroll=True "
-        "to the layer, which then runs the plain loop."
+        f"On {NAME} the fused form of a keras_mnm layer can be differentiated once, in reverse; "
+        "for more pass unroll=True to the layer, which then runs the plain loop. Where no more is "
+        "wanted, pass the gradients that a compiled function returns through "
+        "keras.ops.stop_gradient."
     )
 
 
@@ -103,8 +106,8 @@ if NAME == "tensorflow":
 
             @tf.custom_gradient
             def pull_back(*arguments_and_cotangents):
-                cotangents = arguments_and_cotangents[len(arguments) :]
-                return backward(residuals, cotangents), _no_second_derivative
+                cotangents = map(tf.stop_gradient, arguments_and_cotangents[len(arguments) :])
+                return backward(residuals, list(cotangents)), _refuse
 
             return outputs, lambda *cotangents: pull_back(*arguments, *cotangents)
 
@@ -163,6 +166,15 @@ if NAME == "tensorflow":
         """See the module."""
         if not _portable:
             return _slice_update(inputs, tf.stack(start), updates)
+        return _portable_update(inputs, start, updates)
+
+    def put(inputs, start, updates):
+        """See the module."""
+        if not _portable:  # TensorFlow never lets go of a graph with a gradient of its own in it
+            return ops.slice_update(inputs, tf.stack(start), updates)
+        return _portable_update(inputs, start, updates)
+
+    def _portable_update(inputs, start, updates):
         end = start[1] + updates.shape[1]
         outputs = tf.concat([inputs[:, : start[1]], updates, inputs[:, end:]], axis=1)
         outputs.set_shape(inputs.shape)
@@ -269,7 +281,7 @@ elif NAME == "jax":
         """See the module."""
         return jax.lax.scan(step, carry, inputs, length, reverse)
 
-    slice_update = ops.slice_update
+    put = slice_update = ops.slice_update
     portable_ops = contextlib.nullcontext
 
     def is_concrete(x):
@@ -283,8 +295,6 @@ elif NAME == "jax":
 
 elif NAME == "torch":
     import torch
-
-    _SAVED = object()
 
     def gradient(function, arguments):
         """See the module."""
@@ -317,28 +327,23 @@ elif NAME == "torch":
             @staticmethod
             def forward(ctx, *arguments):
                 outputs, residuals = forward(*arguments)
-                tensors = [x for x in tree.flatten(residuals) if torch.is_tensor(x)]
                 # Kept in any other way, those that are outputs, too, would keep themselves alive.
-                ctx.save_for_backward(*tensors)
-                ctx.residuals = tree.map_structure(
-                    lambda x: _SAVED if torch.is_tensor(x) else x, residuals
-                )
+                ctx.save_for_backward(*tree.flatten(residuals))
+                ctx.structure = tree.map_structure(lambda _: 0, residuals)
                 return tuple(outputs)
 
             @staticmethod
             def backward(ctx, *cotangents):
-                saved = iter(ctx.saved_tensors)
-                residuals = tree.map_structure(
-                    lambda x: next(saved) if x is _SAVED else x, ctx.residuals
-                )
-                return PullBack.apply(residuals, *cotangents)
+                tensors = *ctx.saved_tensors, *cotangents
+                return PullBack.apply(ctx.structure, len(ctx.saved_tensors), *tensors)
 
         class PullBack(torch.autograd.Function):
             @staticmethod
-            def forward(ctx, residuals, *cotangents):
-                return tuple(backward(residuals, cotangents))
+            def forward(ctx, structure, count, *tensors):
+                residuals = tree.pack_sequence_as(structure, tensors[:count])
+                return tuple(backward(residuals, tensors[count:]))
 
-            backward = staticmethod(_no_second_derivative)
+            backward = staticmethod(_refuse)
 
         return Function.apply
 
@@ -346,7 +351,7 @@ elif NAME == "torch":
         """See the module."""
         return _python_scan(step, carry, inputs, length, reverse)
 
-    slice_update = ops.slice_update
+    put = slice_update = ops.slice_update
     portable_ops = contextlib.nullcontext
 
     def is_concrete(x):

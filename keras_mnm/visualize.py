@@ -26,7 +26,7 @@ def learning_curve(history, path, title, steps_per_epoch=1):
     if not losses or not history[losses[0]]:
         raise ValueError(
             "`history` must have a loss with a number for each epoch, as `model.fit(...).history`. "
-            f"Received: {history!r}."
+            f"Received a history of {list(history)}."
         )
     updates = [steps_per_epoch * (i + 1) for i in range(len(history[losses[0]]))]
 

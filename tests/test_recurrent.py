@@ -116,12 +116,20 @@ def test_initial_state_goes_on_where_the_last_call_ended(kind):
 
 @pytest.mark.parametrize("sequences", [True, False])
 @pytest.mark.parametrize(
-    "flags", [{}, {"unroll": True}, {"recall_delay": 1}, {"go_backwards": True}], ids=str
+    "flags",
+    [
+        {},
+        {"unroll": True},
+        {"recall_delay": 1},
+        {"go_backwards": True},
+        {"recall_delay": 1, "go_backwards": True},
+    ],
+    ids=str,
 )
 def test_masked_steps_at_first_repeat_the_output_given(flags, sequences):
     layer = build("local", return_sequences=sequences, return_state=True)
     again = build("local", return_sequences=sequences, return_state=True, **flags)
-    x, mask = inputs(), np.array([[0, 0, 1, 1, 1], [0] * T, [0, 1, 0, 1, 0]], bool)
+    x, mask = inputs(), np.array([[0, 0, 1, 1, 1], [0] * T, [0, 1, 0, 0, 1]], bool)
     _, *states = layer(inputs(seed=1))
     expected, *_ = layer(x, initial_state=states, mask=mask)
     if "recall_delay" in flags:

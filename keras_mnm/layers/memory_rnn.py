@@ -108,7 +108,9 @@ class MemoryRNN(keras.layers.RNN):
             return last_output, outputs, states
         # Masked steps repeat the output, the first state; but those before all others come out of
         # Keras's loops as zeros, or not, by backend and loop.
-        mask = ops.reshape(ops.cast(mask, "int32"), (-1, ops.shape(sequences)[1], 1))
+        mask = ops.reshape(
+            ops.cast(ops.cast(mask, "bool"), "int32"), (-1, ops.shape(sequences)[1], 1)
+        )
         begun = ops.cumsum(ops.flip(mask, 1) if self.go_backwards else mask, axis=1) > 0
         given = initial_state[0]
         if self.return_sequences:

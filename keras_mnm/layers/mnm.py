@@ -21,7 +21,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
     it as `meta_loss`. Masked steps neither write nor count.
 
     With its default controller the layer runs a fused form of the sequence, with a gradient of its
-    own, of which TensorFlow and torch take no second derivative; `unroll=True` runs the plain loop,
+    own, which TensorFlow and torch cannot differentiate again; `unroll=True` runs the plain loop,
     as does anything that the fused form does not know, such as other activations.
 
     Args:

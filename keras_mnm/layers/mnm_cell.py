@@ -134,7 +134,7 @@ class MNMCell(MemoryCell):
             **kwargs,
         )
         self.memory_depth = integer("memory_depth", memory_depth)
-        self.rate_per_layer = one_of("rate_per_layer", rate_per_layer, (False, True))
+        self.rate_per_layer = bool(one_of("rate_per_layer", rate_per_layer, (False, True)))
         self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
         self.recall_decay = number("recall_decay", recall_decay, high=1.0)
         self.memory = NeuralMemory(

@@ -16,8 +16,8 @@ class SALU(MemoryRNN, cell_class=SALUCell):
     the length of the sequence, so that of a sequence grows with its square.
 
     The layer's own form of the loop writes the table in place and keeps one table for the backward
-    pass, not one a step; TensorFlow and torch take no second derivative of it. `unroll=True` and a
-    sequence of unknown length run Keras's plain loop over the cell. Half precision becomes
+    pass, not one a step; TensorFlow and torch cannot differentiate its gradient. `unroll=True` and
+    a sequence of unknown length run Keras's plain loop over the cell. Half precision becomes
     `float32`, as in `MNM`.
 
     Args:

@@ -120,7 +120,7 @@ def run(inputs, mask, state, weights, spec, tape=None):
         function = _differentiable(spec, len(state) - 3, length, tuple(inputs.shape))
     else:
         sequence = Sequence(spec, len(state) - 3, length)
-        replay = functools.partial(sequence.replay, tape)
+        replay = functools.partial(sequence.from_tape, tape)
         function = backend.custom_gradient(replay, sequence.backward)
     hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
 
@@ -180,7 +180,7 @@ class Sequence:
         outputs = [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
         return outputs, (inputs, mask, weights, chunks)
 
-    def replay(self, tape, inputs, mask, *arguments):
+    def from_tape(self, tape, inputs, mask, *arguments):
         """What `forward` returns for these arguments, by the tape that was played with them."""
         (outputs, chunks), (_, _, weights) = tape, self._unpack(arguments)
         return outputs, (inputs, mask, weights, chunks)
