@@ -164,17 +164,16 @@ if NAME == "tensorflow":
 
     def slice_update(inputs, start, updates):
         """See the module."""
-        if not _portable:
-            return _slice_update(inputs, tf.stack(start), updates)
-        return _portable_update(inputs, start, updates)
+        return _update(_slice_update, inputs, start, updates)
 
     def put(inputs, start, updates):
         """See the module."""
-        if not _portable:  # TensorFlow never lets go of a graph with a gradient of its own in it
-            return ops.slice_update(inputs, tf.stack(start), updates)
-        return _portable_update(inputs, start, updates)
+        # TensorFlow never lets go of a graph with a gradient of its own in it.
+        return _update(ops.slice_update, inputs, start, updates)
 
-    def _portable_update(inputs, start, updates):
+    def _update(update, inputs, start, updates):
+        if not _portable:
+            return update(inputs, tf.stack(start), updates)
         end = start[1] + updates.shape[1]
         outputs = tf.concat([inputs[:, : start[1]], updates, inputs[:, end:]], axis=1)
         outputs.set_shape(inputs.shape)

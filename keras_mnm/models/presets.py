@@ -131,7 +131,7 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`{name}` must be JSON-able, of str, int, float, list and dict (float(x) makes "
-                f"one of a NumPy number). Received: {name}={value!r} ({error})."
+                f"one of a NumPy number). Received one that is not: {error}."
             ) from error
     # Without the optimizer a file has a third of the size. Deserializing empties the dict.
     bare = keras.saving.deserialize_keras_object(copy.deepcopy(configuration))
