@@ -1,6 +1,6 @@
 """Metalearned Neural Memory as Keras 3 layers."""
 
-from keras_mnm import backend, ops, rl, tasks, visualize
+from keras_mnm import ops, rl, tasks, visualize
 from keras_mnm.callbacks import MemoryMonitor, StopOnNaN
 from keras_mnm.layers import (
     BFPF,
@@ -47,7 +47,6 @@ __all__ = [
     "StopOnNaN",
     "Thermometer",
     "WrongBits",
-    "backend",
     "from_preset",
     "list_presets",
     "memory_trace",

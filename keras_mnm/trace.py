@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mnm import ops as mnm_ops
 from keras_mnm.layers import MNM
 
 
@@ -61,9 +60,8 @@ def memory_trace(model, inputs, layer=None):
     for t in reversed(steps) if layer.go_backwards else steps:
         before = cell.unpack_state(states)
         now = ops.cast(sequences[:, t], dtype)
-        hidden, _ = cell._control(now, before.readout, before.controller)
-        read_keys, write_keys, values, rate_vector = mnm_ops.interaction_vectors(
-            cell.interaction(hidden), cell.num_heads
+        _, _, (read_keys, write_keys, values), rate = cell.interact(
+            now, before.readout, before.controller
         )
         _, states = cell(now, states)
         after = cell.unpack_state(states)
@@ -74,7 +72,7 @@ def memory_trace(model, inputs, layer=None):
             write_keys,
             values,
             cell.memory.recall(read_keys, after.memory),
-            cell.rate(rate_vector),
+            rate,
             _norm(written),
         )
         records.append([ops.convert_to_numpy(x) for x in record])

@@ -33,11 +33,6 @@ def number(name, value, low=0.0, high=np.inf):
     return value
 
 
-def copy_of(initializer):
-    """An initializer that draws anew where it has no seed (Keras's repeat themselves)."""
-    return initializer.clone() if hasattr(initializer, "clone") else initializer
-
-
 def one_of(name, value, choices):
     """`value`, or a ValueError that lists `choices` when it is none of them."""
     if value not in choices:

@@ -225,7 +225,7 @@ def test_absent_steps_change_nothing():
     model, x = make_model(), observations()
     present = np.ones((B, T), bool)
     present[0, 2:4] = present[1, :2] = False
-    expected = model(x, present=present)
+    expected = model(x, mask=present)
     stepwise = model.call_with_resets(x, np.zeros((B, T), bool), present)
     logits = numpy([expected[0], stepwise[0]])
     close(logits[0][present], logits[1][present])

@@ -1,7 +1,8 @@
 import keras
 from keras import initializers, ops
 
-from keras_mnm.validation import copy_of, integer
+from keras_mnm.configuration import copy_of
+from keras_mnm.validation import integer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")

@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
-from keras_mnm.precision import at_least_float32
-from keras_mnm.validation import copy_of, integer
+from keras_mnm.configuration import at_least_float32, copy_of, with_layers
+from keras_mnm.validation import integer
 
 
 class MemoryCell(keras.layers.Layer):
@@ -145,17 +145,7 @@ class MemoryCell(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**cls.deserialize_options(config))
-
-    @staticmethod
-    def deserialize_options(config):
-        """A copy of `config` with the layers in it made."""
-        layers = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("controller", "feedback")
-            if name in config
-        }
-        return {**config, **layers}
+        return cls(**with_layers(config, "controller", "feedback"))
 
 
 def _check_pure(controller):

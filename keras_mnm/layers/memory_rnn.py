@@ -3,7 +3,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_mnm.precision import at_least_float32
+from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.validation import fits
 
 
@@ -143,7 +143,7 @@ class MemoryRNN(keras.layers.RNN):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**cls._cell_class.deserialize_options(config))
+        return cls(**with_layers(config, "controller", "feedback"))
 
 
 def _cell_option(name):

@@ -196,11 +196,9 @@ class MNMCell(MemoryCell):
 
     def call(self, inputs, states):
         state = self.unpack_state(states)
-        hidden, controller = self._control(inputs, state.readout, state.controller)
-        read_keys, write_keys, values, rate_vector = mnm_ops.interaction_vectors(
-            self.interaction(hidden), self.num_heads
-        )
-        memory = self.memory.bind(write_keys, values, self.rate(rate_vector), state.memory)
+        hidden, controller, vectors, rate = self.interact(inputs, state.readout, state.controller)
+        read_keys, write_keys, values = vectors
+        memory = self.memory.bind(write_keys, values, rate, state.memory)
 
         # One pass over the new memory serves both the read and the meta objective.
         keys, targets, weights = self._pairs_to_recall(write_keys, values, state.delayed)
@@ -212,6 +210,14 @@ class MNMCell(MemoryCell):
         meta = state.meta + ops.stack([error, ops.ones_like(error)], axis=-1)
         delayed = self._push_pair(write_keys, values, state.delayed)
         return output, self.pack_state(MNMState(output, controller, readout, memory, meta, delayed))
+
+    def interact(self, inputs, readout, controller):
+        """Controller and Eq. 1: as `SALUCell.interact`, and the rate `[B, 1]` or `[B, L]`."""
+        hidden, controller = self._control(inputs, readout, controller)
+        *vectors, rate_vector = mnm_ops.interaction_vectors(
+            self.interaction(hidden), self.num_heads
+        )
+        return hidden, keras.tree.flatten(controller), vectors, self.rate(rate_vector)
 
     def _pairs_to_recall(self, keys, values, delayed):
         """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""

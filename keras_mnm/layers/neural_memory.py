@@ -2,17 +2,9 @@ import keras
 from keras import initializers, ops
 
 from keras_mnm import ops as mnm_ops
+from keras_mnm.configuration import at_least_float32, copy_of, with_layers
 from keras_mnm.layers.bfpf import BFPF
-from keras_mnm.precision import at_least_float32
-from keras_mnm.validation import (
-    copy_of,
-    finite,
-    fits,
-    in_unit_interval,
-    integer,
-    number,
-    one_of,
-)
+from keras_mnm.validation import finite, fits, in_unit_interval, integer, number, one_of
 
 WRITE_RULES = ("local", "gradient")
 
@@ -37,7 +29,7 @@ class NeuralMemory(keras.layers.Layer):
         units: Positive integer, the size `D` of keys, values and hidden layers.
         depth: Positive integer, the number of layers `L`. Defaults to `3`.
         write_rule: `"local"` or `"gradient"`. Defaults to `"local"`.
-        step_size: Positive number η. Defaults to `None`, which means `2 / (H * units)`, the
+        step_size: Number η of at least 0. Defaults to `None`, which means `2 / (H * units)`, the
             gradient of a mean over heads and units; the memory then stays bounded for every rate.
             `1.0` is Eq. 4 as printed, `2 / H` are Eqs. 2 and 3 as printed: both are unstable.
         activation: σ of all layers but the last. Defaults to `"tanh"`.
@@ -336,6 +328,4 @@ class NeuralMemory(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        config["feedback"] = keras.saving.deserialize_keras_object(config["feedback"])
-        return cls(**config)
+        return cls(**with_layers(config, "feedback"))

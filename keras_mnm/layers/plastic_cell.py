@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
-from keras_mnm.precision import at_least_float32
-from keras_mnm.validation import copy_of, integer, number, one_of
+from keras_mnm.configuration import at_least_float32, copy_of
+from keras_mnm.validation import integer, number, one_of
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -102,11 +102,6 @@ class PlasticCell(keras.layers.Layer):
         product = before[:, :, None] * after[:, None, :]
         trace = (1.0 - self.rate) * trace + self.rate * product
         return after, [after, ops.reshape(trace, (-1, self.units**2))]
-
-    @staticmethod
-    def deserialize_options(config):
-        """The constructor's arguments by a configuration."""
-        return dict(config)
 
     def get_config(self):
         return {

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.layers.mnm import MNM
 from keras_mnm.layers.mnm_cell import MNMCell
-from keras_mnm.precision import at_least_float32
 from keras_mnm.validation import integer
 
 
@@ -33,7 +33,7 @@ class ActorCritic(keras.Model):
     Call arguments:
         observations: `[B, T, features]`.
         states: List of states to start from. Defaults to `None`, an episode's start.
-        present: Boolean `[B, T]`; the other steps leave the states as they are. Defaults to `None`,
+        mask: Boolean `[B, T]`; the other steps leave the states as they are. Defaults to `None`,
             all steps.
 
     Returns:
@@ -56,6 +56,7 @@ class ActorCritic(keras.Model):
     def __init__(self, core, num_actions, **kwargs):
         # Observations reach the core as `step` gives them to its cell, whatever the policy's dtype.
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         if not (getattr(core, "return_sequences", False) and getattr(core, "return_state", False)):
             raise ValueError(
                 "`core` must be a recurrent layer that returns all its outputs and its states: "
@@ -106,12 +107,12 @@ class ActorCritic(keras.Model):
         """The states at an episode's start."""
         return keras.tree.flatten(self.core.get_initial_state(batch_size))
 
-    def call(self, observations, states=None, present=None):
+    def call(self, observations, states=None, mask=None):
         states = None if states is None else list(states)
-        outputs, *states = self.core(observations, initial_state=states, mask=present)
+        outputs, *states = self.core(observations, initial_state=states, mask=mask)
         return *self._heads(outputs), states
 
-    def call_with_resets(self, observations, first, present=None):
+    def call_with_resets(self, observations, first, mask=None):
         """Calls the model on sequences in which episodes start anywhere.
 
         Slower than a call, since it takes one step after another.
@@ -119,20 +120,20 @@ class ActorCritic(keras.Model):
         Args:
             observations: `[B, T, features]`.
             first: Boolean `[B, T]`, the steps before which the states are emptied.
-            present: As in a call.
+            mask: As in a call.
 
         Returns:
             As a call; the meta objective is that of all steps.
         """
 
         def step(states, inputs):
-            observations, first, present = inputs
+            observations, first, mask = inputs
             before = self.reset(states, first, keep=True)
             logits, values, after = self.step(observations, before)
-            return _where(present, after, before), (logits, values)
+            return _where(mask, after, before), (logits, values)
 
-        present = ops.ones_like(first) if present is None else present
-        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first, present)]
+        mask = ops.ones_like(first) if mask is None else mask
+        inputs = [ops.swapaxes(x, 0, 1) for x in (observations, first, mask)]
         start = self.get_initial_state(ops.shape(observations)[0])
         states, outputs = backend.scan(step, start, inputs, observations.shape[1])
         logits, values = (ops.swapaxes(x, 0, 1) for x in outputs)
@@ -229,8 +230,7 @@ class ActorCritic(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        core = keras.saving.deserialize_keras_object(config["core"])
-        return cls(**{**config, "core": core})
+        return cls(**with_layers(config, "core"))
 
 
 def fitted(model, observations_shape, num_actions=None):

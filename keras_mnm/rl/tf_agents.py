@@ -302,7 +302,7 @@ class A2CAgent(tf_agent.TFAgent):
 
     def _run_whole(self, experience, weights):
         def run(observations, first, present):
-            logits, values, states = self.model(observations, present=present)
+            logits, values, states = self.model(observations, mask=present)
             # Absent steps repeat the value before them; the boundary after an episode has its own.
             after = ~present & (tf.cumsum(tf.cast(present, tf.int32), axis=1) > 0)
             boundary = tf.argmax(tf.cast(after, tf.int32), axis=1)

@@ -4,7 +4,6 @@ from keras import ops, tree
 
 from keras_mnm import backend
 from keras_mnm.sequence.fused import (
-    Chunk,
     Controller,
     Sequence,
     chunk_length,
@@ -57,20 +56,15 @@ def play(observe, act, world, chance, state, weights, spec):
         ((state, error, factors), world), (records, outputs) = backend.scan(
             step, begin, (chance, mask, index), length
         )
-        memory = sequence.memory(matrices, factors)
-        kept = Chunk(start, matrices, [part.keys for part in memory], records)
-        after = (state, error, [part.after_chunk() for part in memory])
-        return (after, world), (kept, outputs)
+        matrices, kept = sequence.end_of_chunk(start, matrices, factors, records)
+        return ((state, error, matrices), world), (kept, outputs)
 
     start = (Controller(*state[:3]), ops.zeros_like(state[0][:, 0]), list(state[3:]))
     (after, _), (chunks, outputs) = backend.scan(
         chunk, (start, world), (chance, mask), mask.shape[0]
     )
-    state, error, matrices = after
-    hidden, readouts = chunks.records.state.h, chunks.records.state.readout
-    tape = [hidden, readouts, error, *state, *matrices], chunks
 
     def whole(x):
         return ops.reshape(x, (mask.shape[0] * length, *x.shape[2:]))[:steps]
 
-    return tree.map_structure(whole, outputs), tape
+    return tree.map_structure(whole, outputs), (sequence.outputs(after, chunks), chunks)

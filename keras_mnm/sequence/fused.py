@@ -164,40 +164,42 @@ class Sequence:
     def forward(self, inputs, mask, *arguments):
         """Outputs of `run`, and what the backward pass needs."""
         start, matrices, weights = self._unpack(arguments)
+        index = ops.arange(self.length, dtype="int32")
 
-        def chunk(carry, inputs_and_mask):
+        def chunk(carry, parts):
             start, error, matrices = carry
-            state, error, memory, records = self._chunk_forward(
-                *inputs_and_mask, start, error, matrices, weights
+            inputs, mask = parts
+            from_inputs = dense(inputs, weights.gates[: inputs.shape[-1]]) + weights.gates_bias
+
+            def step(carry, parts):
+                return self.step(*parts, carry, matrices, weights)
+
+            begin = (start, error, self.unwritten(matrices))
+            (state, error, factors), records = backend.scan(
+                step, begin, (from_inputs, mask, index), self.length
             )
-            kept = Chunk(start, matrices, [part.keys for part in memory], records)
-            return (state, error, [part.after_chunk() for part in memory]), kept
+            matrices, kept = self.end_of_chunk(start, matrices, factors, records)
+            return (state, error, matrices), kept
 
         carry = (start, ops.zeros_like(start.h[:, 0]), matrices)
-        (state, error, matrices), chunks = backend.scan(
-            chunk, carry, (inputs, mask), inputs.shape[0]
-        )
-        outputs = [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
-        return outputs, (inputs, mask, weights, chunks)
+        after, chunks = backend.scan(chunk, carry, (inputs, mask), inputs.shape[0])
+        return self.outputs(after, chunks), (inputs, mask, weights, chunks)
 
     def from_tape(self, tape, inputs, mask, *arguments):
         """What `forward` returns for these arguments, by the tape that was played with them."""
         (outputs, chunks), (_, _, weights) = tape, self._unpack(arguments)
         return outputs, (inputs, mask, weights, chunks)
 
-    def _chunk_forward(self, inputs, mask, state, error, matrices, weights):
-        """All steps of a chunk: the state, error and memory after it, and the steps' records."""
-        features = inputs.shape[-1]
-        from_inputs = dense(inputs, weights.gates[:features]) + weights.gates_bias
+    def end_of_chunk(self, start, matrices, factors, records):
+        """The matrices after a chunk, and what is kept of it."""
+        memory = self.memory(matrices, factors)
+        kept = Chunk(start, matrices, [part.keys for part in memory], records)
+        return [part.after_chunk() for part in memory], kept
 
-        def step(carry, inputs):
-            from_x, m, index = inputs
-            return self.step(from_x, m, index, carry, matrices, weights)
-
-        carry = (state, error, self.unwritten(matrices))
-        steps = (from_inputs, mask, ops.arange(self.length, dtype="int32"))
-        (state, error, factors), records = backend.scan(step, carry, steps, self.length)
-        return state, error, self.memory(matrices, factors), records
+    def outputs(self, after, chunks):
+        """The outputs of `forward`, from the last carry and all that was kept."""
+        state, error, matrices = after
+        return [chunks.records.state.h, chunks.records.state.readout, error, *state, *matrices]
 
     def unwritten(self, matrices):
         """The factors `K` and `E` of each layer at a chunk's start."""
