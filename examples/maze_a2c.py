@@ -135,7 +135,10 @@ def make_parser():
 
 
 def make_model(name):
-    """The paper's sizes: 200 controller units, a memory of 3 × 100 × 100, three heads."""
+    """The paper's sizes: 200 controller units, a memory of 3 × 100 × 100, three heads.
+
+    The plastic network is its baseline, with 100 units.
+    """
     import keras
 
     import keras_mnm

@@ -53,6 +53,20 @@ def squared_error(values, targets):
     return ops.mean(ops.square(values - targets), axis=(-2, -1))
 
 
+def meta_objective(meta):
+    """The meta objective (Eq. 5) of all sequences, of which each is the mean over its steps.
+
+    Args:
+        meta: `[B, 2]`, the sum of a sequence's errors and the number of its steps.
+
+    Returns:
+        The sum over the sequences, and the number of those that have any step: two scalars.
+    """
+    errors, steps = meta[:, 0], meta[:, 1]
+    present = ops.cast(steps > 0.0, meta.dtype)
+    return ops.sum(errors / ops.maximum(steps, 1.0)), ops.sum(present)
+
+
 def default_step_size(num_heads, units):
     """η = 2 / (H D): a write then is a gradient step on the *mean* squared error (Eq. 9).
 

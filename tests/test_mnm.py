@@ -411,6 +411,18 @@ def test_bad_inputs():
             layer.cell(wrong, states)
 
 
+def test_rows_without_a_step_do_not_count_in_the_meta_loss():
+    layer = keras_mnm.MNM(4, return_state=True)
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
+    layer(x)
+    alone = float(ops.convert_to_numpy(layer.losses[0]))
+    mask = np.repeat([True, False], 2)[:, None] & np.ones((1, 5), bool)
+    layer(np.concatenate([x, x]), mask=mask)
+    assert ops.convert_to_numpy(layer.losses[0]) == pytest.approx(alone, rel=1e-5)
+    layer(x, mask=np.zeros((2, 5), bool))
+    assert ops.convert_to_numpy(layer.losses[0]) == 0.0
+
+
 def test_meta_loss_takes_the_meta_state_alone():
     with pytest.raises(ValueError, match=r"\[B, 2\].*unpack_state.*\(3, 4\)"):
         keras_mnm.MetaLoss()(np.zeros((3, 4)), np.zeros((3, 4)))

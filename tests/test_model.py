@@ -1,5 +1,7 @@
 """`keras_mnm.Model` with sequences of several lengths."""
 
+import logging.handlers
+
 import keras
 import numpy as np
 import pytest
@@ -63,6 +65,31 @@ def test_any_length_equals_each_length_and_runs_the_fused_form(monkeypatch):
     for variable, other in zip(model.trainable_variables, one.trainable_variables):
         found, expected = map(keras.ops.convert_to_numpy, (variable, other))
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_batches_of_several_lengths_are_evaluated_and_predicted(eagerly):
+    model, data = make_model(None, keras.layers.SimpleRNN), Batches()
+    model.run_eagerly = eagerly
+    expected = [keras.ops.convert_to_numpy(model(x)) for x, _ in map(data.__getitem__, range(3))]
+    targets = [y for _, y in map(data.__getitem__, range(3))]
+    squares = np.square(np.concatenate(expected) - np.concatenate(targets))
+    assert model.evaluate(data, verbose=0) == pytest.approx(squares.mean(), rel=1e-5)
+    found = model.predict(data, verbose=0)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-6)
+    assert model.fit(data, verbose=0, shuffle=False).history["loss"][0] > 0.0
+
+
+def test_many_lengths_bring_no_warning_of_retracing():
+    data = Batches()
+    data.lengths = range(1, 9)
+    found, logger = logging.handlers.BufferingHandler(100), logging.getLogger("tensorflow")
+    logger.addHandler(found)
+    try:
+        make_model(None, keras.layers.SimpleRNN).fit(data, verbose=0, shuffle=False)
+    finally:
+        logger.removeHandler(found)
+    assert not [record.getMessage() for record in found.buffer]
 
 
 def test_evaluate_and_predict_take_any_length():

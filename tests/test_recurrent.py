@@ -98,6 +98,14 @@ def test_flags_and_masks(kind, mask, flags):
         close(states[0], whole[:, -1])
 
 
+@pytest.mark.parametrize("layer_class", [keras_mnm.MNM, keras_mnm.SALU, keras_mnm.Plastic])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_in_a_list_of_masks_the_first_is_that_of_the_sequences(layer_class, unroll):
+    layer, x, mask = layer_class(UNITS, unroll=unroll), inputs(), MASKS["whole rows"]
+    expected = ops.convert_to_numpy(layer(x, mask=mask))
+    close(layer(x, mask=[mask, None]), expected)
+
+
 @kinds
 @pytest.mark.parametrize("shape", [(D, T), (UNITS, 1), (1, 1), (2, 9)], ids=str)
 def test_sizes_that_mislead(kind, shape):

@@ -170,12 +170,15 @@ def batches_of_any_shape(data, shuffle):
 
 
 def for_each_shape(step, jit_compile):
-    by_shapes = {}  # a function each, for TensorFlow warns of one that is traced often
+    by_shapes = {}
 
     def step_of_these_shapes(batch):
         shapes = str([getattr(x, "shape", None) for x in tree.flatten(batch)])
         if shapes not in by_shapes:
-            by_shapes[shapes] = tf.function(step, jit_compile=jit_compile, autograph=False)
+            # A partial each, see `traced_once`: TensorFlow warns of code that is traced often.
+            by_shapes[shapes] = tf.function(
+                functools.partial(step), jit_compile=jit_compile, autograph=False
+            )
         return by_shapes[shapes](batch)
 
     return step_of_these_shapes

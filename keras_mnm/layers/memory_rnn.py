@@ -36,17 +36,17 @@ class MemoryRNN(keras.layers.RNN):
                 f"{tuple(sequences_shape)}."
             )
         super().build(sequences_shape, initial_state_shape)
-        # The fused form could not tell inputs of another size: it reads the controller's kernel
-        # by theirs.
+        # The fused form would take inputs of another size without an error, for it cuts the
+        # controller's kernel by theirs.
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
+        mask = keras.tree.flatten(mask)[0]  # one for each initial state may follow
         self._check_mask(mask, sequences.shape[:2])
         self._check_initial_state(initial_state, sequences.shape[0])
         return super().call(sequences, initial_state, mask, training)
 
     def _check_mask(self, mask, expected):
-        mask = keras.tree.flatten(mask)[0]  # one for each initial state may follow
         if mask is not None and not fits(mask.shape[:2], expected):
             raise ValueError(
                 f"`mask` must have shape [B, T] = {list(expected)}, as the sequences have. "

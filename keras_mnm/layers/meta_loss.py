@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm import ops as mnm_ops
 from keras_mnm.validation import fits, number
 
 
@@ -54,10 +55,9 @@ class MetaLoss(keras.layers.Layer):
 
     def call(self, outputs, meta):
         meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
-        total, steps = meta[:, 0], meta[:, 1]
-        losses = total / ops.maximum(steps, 1.0)
-        self.add_loss(self.weight * ops.mean(losses))
-        batch = ops.stop_gradient(ops.stack([ops.sum(losses), ops.sum(ops.ones_like(losses))]))
+        total, count = mnm_ops.meta_objective(meta)
+        self.add_loss(self.weight * total / ops.maximum(count, 1.0))
+        batch = ops.stop_gradient(ops.stack([total, count]))
         self.running_total.assign(self.running_total + ops.cast(batch, "float32"))
         return outputs
 

@@ -40,7 +40,8 @@ class NeuralMemory(keras.layers.Layer):
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`: the paper found that
             training it overfits.
         feedback: The feedback prediction functions of the local rule, a layer that maps
-            `[N, units]` to `[N, depth * units]`. Defaults to `None`, which makes a `BFPF`.
+            `[N, units]` to `[N, depth * units]` and draws no random numbers. Defaults to `None`,
+            which makes a `BFPF`.
         dtype: The dtype policy. Half precisions, mixed or not, become `float32`, for a memory sums
             up small changes. Defaults to `None`, Keras's global policy.
         **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
@@ -99,6 +100,12 @@ class NeuralMemory(keras.layers.Layer):
             raise ValueError(
                 "`feedback` must be a Keras layer that maps [N, units] to [N, depth * units], for "
                 f"instance a keras.Sequential. Received: feedback={feedback!r}."
+            )
+        if feedback is not None and any("seed_generator" in v.path for v in feedback.variables):
+            raise ValueError(
+                "`feedback` must be pure: a layer that draws random numbers, such as dropout, "
+                "would expect something else at every write. Received: "
+                f"feedback={feedback!r}."
             )
         if write_rule == "local" and feedback is None:
             feedback = BFPF(self.units, self.depth, dtype=self.dtype_policy, name="feedback")

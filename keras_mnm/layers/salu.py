@@ -99,9 +99,17 @@ class SALU(MemoryRNN, cell_class=SALUCell):
                     "input, for instance keras.Input((20, 8)), or as slots=20. Received shape "
                     f"{tuple(sequences_shape)} and slots=None."
                 )
-            self.cell.slots = sequences_shape[1]
-            self.state_size = self.cell.state_size
+            self._make_room(sequences_shape)
         super().build(sequences_shape, initial_state_shape)
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        if self._slot_a_step and not self.built and sequences_shape[1]:
+            self._make_room(sequences_shape)
+        return super().compute_output_shape(sequences_shape, initial_state_shape)
+
+    def _make_room(self, sequences_shape):
+        self.cell.slots = sequences_shape[1]
+        self.state_size = self.cell.state_size
 
     def _check_initial_state(self, states, batch_size):
         if states is not None and self._slot_a_step:

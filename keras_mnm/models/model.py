@@ -8,7 +8,9 @@ from keras_mnm import backend
 from keras_mnm.layers import MetaLoss
 from keras_mnm.layers.meta_loss import RunningMetaLoss
 
-_FIT, _EVALUATE = map(inspect.signature, (keras.Model.fit, keras.Model.evaluate))
+_FIT, _EVALUATE, _PREDICT = map(
+    inspect.signature, (keras.Model.fit, keras.Model.evaluate, keras.Model.predict)
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -19,9 +21,9 @@ class Model(keras.Model):
       the layers' weights, so the step itself has to report them. Of several memories it shows the
       sum, where `keras.Model` shows the last one's.
     - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
-      length on TensorFlow, too, and so has the layers' fused form. Keras would trace it once, of
-      unknown length. `fit` and `evaluate` take a `PyDataset` with batches of several lengths.
-      (Not with `steps_per_execution` above 1, nor over several devices.)
+      length on TensorFlow, too, so that the layers run their fused form; Keras would trace it once
+      with the length unknown. `fit`, `evaluate` and `predict` take a `PyDataset` with batches of
+      several lengths. (Not with `steps_per_execution` above 1, nor over several devices.)
     - `export` writes the layers' fused form in operations that ONNX knows, too.
 
     Args:
@@ -39,8 +41,8 @@ class Model(keras.Model):
 
     _in_step = False
 
-    # Keras makes the class itself a functional one with its first model, and its subclasses, too;
-    # so without inputs and outputs there is none from the beginning.
+    # `keras.Model.__new__` turns a class into a functional one when it first gets inputs and
+    # outputs; as both are required here, there is no other kind of it.
     def __init__(self, inputs, outputs, name=None, **kwargs):
         super().__init__(inputs, outputs, name=name, **kwargs)
 
@@ -96,18 +98,26 @@ class Model(keras.Model):
             options = _EVALUATE.bind(self, *args, **kwargs).arguments
             return super().evaluate(**self._of_any_shape(options, None, "x"))
 
+        @functools.wraps(keras.Model.predict)
+        def predict(self, *args, **kwargs):
+            options = _PREDICT.bind(self, *args, **kwargs).arguments
+            return super().predict(**self._of_any_shape(options, None, "x"))
+
         def make_train_function(self, force=False):
-            self._compiles_each_shape("train", force) or super().make_train_function(force)
+            if not self._compiles_each_shape("train", force):
+                super().make_train_function(force)
 
         def make_test_function(self, force=False):
-            self._compiles_each_shape("test", force) or super().make_test_function(force)
+            if not self._compiles_each_shape("test", force):
+                super().make_test_function(force)
 
         def make_predict_function(self, force=False):
-            self._compiles_each_shape("predict", force) or super().make_predict_function(force)
+            if not self._compiles_each_shape("predict", force):
+                super().make_predict_function(force)
 
         def _compiles_each_shape(self, name, force):
             """Sets `train_function` and its like, and tells whether it did."""
-            if not self._has_open_shapes():
+            if self.run_eagerly or not self._has_open_shapes():
                 return False
             if force or getattr(self, f"{name}_function") is None:
                 step = backend.for_each_shape(getattr(self, f"{name}_step"), self.jit_compile)
@@ -117,7 +127,7 @@ class Model(keras.Model):
             return True
 
         def _of_any_shape(self, options, train, test):
-            """Options of `fit` or `evaluate` whose `PyDataset`s may have batches of any shape.
+            """Options of `fit` and its like whose `PyDataset`s may have batches of any shape.
 
             `train` and `test` name the options with the data.
             """
@@ -146,7 +156,6 @@ class Model(keras.Model):
         def _has_open_shapes(self):
             return (
                 any(None in tensor.shape[1:] for tensor in getattr(self, "inputs", None) or ())
-                and not self.run_eagerly
                 and self.steps_per_execution == 1
                 and self.distribute_strategy.num_replicas_in_sync == 1
             )
@@ -171,3 +180,5 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         self._test.on_epoch_end()
+
+    on_predict_begin, on_predict_end = on_test_begin, on_test_end

@@ -56,8 +56,8 @@ def list_presets(source=None):
 def from_preset(name, load_weights=True, source=None):
     """A pretrained model, as an ordinary Keras model.
 
-    Packaged presets need no network. Others come from `source` and are kept in Keras's cache;
-    the SHA-256 of every file is checked.
+    Packaged presets need no network, unless `source` is a URL, which is asked first. What comes
+    from there is kept in Keras's cache; the SHA-256 of every file is checked.
 
     Args:
         name: A name from `list_presets()`, or of a preset in `source`.

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mnm import backend
+from keras_mnm import ops as mnm_ops
 from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.layers.mnm import MNM
 from keras_mnm.layers.mnm_cell import MNMCell
@@ -200,9 +201,9 @@ class ActorCritic(keras.Model):
         dtype = self.policy.compute_dtype  # that of the other losses
         if not self._has_meta_objective:
             return ops.zeros((), dtype)
-        meta = self.core.cell.unpack_state(states).meta
+        total, count = mnm_ops.meta_objective(self.core.cell.unpack_state(states).meta)
         weight = getattr(self.core, "meta_loss_weight", 1.0)
-        return ops.cast(weight * ops.mean(meta[:, 0] / ops.maximum(meta[:, 1], 1.0)), dtype)
+        return ops.cast(weight * total / ops.maximum(count, 1.0), dtype)
 
     def regularization_loss(self):
         """The sum of the losses of the weights' regularizers, a scalar; zero without any."""

@@ -25,7 +25,7 @@ def check_instance(support_size, length):
     integer("length", length)
     if length > 1 and support_size > _SOURCE_LETTERS**length // 2:
         raise ValueError(
-            f"A support set of {support_size} sequences leaves no unseen query among the "
+            f"A support set of {support_size} sequences leaves too few unseen queries among the "
             f"{_SOURCE_LETTERS**length} sequences of length {length}. Use a support size of at "
             f"most {_SOURCE_LETTERS**length // 2}, or longer sequences."
         )
