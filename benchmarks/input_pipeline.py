@@ -1,4 +1,4 @@
-"""What a batch of dictionary inference costs to make, beside the training step that eats it."""
+"""What a batch of dictionary inference costs to make, beside the training step that uses it."""
 
 import keras
 import trainer

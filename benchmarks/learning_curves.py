@@ -74,7 +74,7 @@ FIGURES = {
 
 def record(runs):
     """Stores the runs' accounts. A ValueError, before anything is written, where one cannot be."""
-    from keras_mnm.files import replacing
+    from keras_mnm.files import write_json
 
     accounts = []
     for run in runs:
@@ -91,8 +91,7 @@ def record(runs):
     RESULTS.mkdir(parents=True, exist_ok=True)
     for account in accounts:
         path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(account) + "\n")
+        write_json(path, account, indent=None)
         print(f"Written to {path}")
 
 
@@ -142,7 +141,7 @@ def draw():
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from keras_mnm.files import replacing
+    from keras_mnm.files import save_figure
 
     timings = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())["results"]
     colors = dict(zip(LABELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
@@ -188,8 +187,7 @@ def draw():
                 axis.set_ylim(*shown.limits)
             column[0].legend(fontsize="small")
         DOCS.mkdir(exist_ok=True)
-        with replacing(DOCS / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=110)
+        save_figure(figure, DOCS / f"{name}.png", dpi=110)
         print(f"Drawn to {DOCS / name}.png")
     print(table())
 

@@ -32,7 +32,7 @@ INSTANCES = {
 def main(arguments=None):
     Parser(description=__doc__, formatter_class=HelpFormatter).parse_args(arguments)
 
-    from keras_mnm.files import replacing
+    from keras_mnm.files import save_figure
 
     pictures = {
         "stages.png": draw_instances,
@@ -40,8 +40,7 @@ def main(arguments=None):
         "priority_sort.png": draw_sort,
     }
     for name, draw in pictures.items():
-        with replacing(DOCS / name) as path:
-            draw().savefig(path, dpi=110)
+        save_figure(draw(), DOCS / name, dpi=110)
         print(f"Drawn to {DOCS / name}")
 
 

@@ -7,7 +7,6 @@ python benchmarks/run.py train_step --backend jax --quick
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import pathlib
 import statistics
@@ -140,7 +139,7 @@ def save(path, results, seed=0, **account):
     """Writes results with command, seed, versions and machine."""
     from trainer import machine
 
-    from keras_mnm.files import replacing, versions
+    from keras_mnm.files import versions, write_json
 
     found = versions()
     if importlib.util.find_spec("torch"):
@@ -156,8 +155,7 @@ def save(path, results, seed=0, **account):
         "results": results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, content)
     print(f"\nWritten to {path}")
 
 

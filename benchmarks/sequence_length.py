@@ -37,6 +37,8 @@ def table(results):
 def draw(results, path):
     from matplotlib.figure import Figure
 
+    from keras_mnm.files import save_figure
+
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle(f"A training step against the length of the sequence, batch {results['batch']}")
     for axis, key, label in zip(
@@ -53,4 +55,4 @@ def draw(results, path):
         axis.set_ylabel(label)
         axis.grid(alpha=0.3, which="both")
         axis.legend()
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)

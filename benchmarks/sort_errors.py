@@ -8,7 +8,7 @@ the wanted vector's priority and the nearest other one, and by the time at which
 MODELS = ("priority-sort-mnm-p", "priority-sort-mnm-g", "priority-sort-lstm-salu")
 EPISODES = 2000
 SEED = 0
-NEIGHBOURS = 3
+NEIGHBORS = 3
 """Ranks before and behind the wanted one."""
 
 
@@ -61,11 +61,11 @@ def weights_by_rank(ranked, probabilities):
     vectors = ranked.shape[1]
     explaining = np.moveaxis(ranked, 1, 2).reshape(-1, vectors) - 0.5
     rows = []
-    for rank in range(NEIGHBOURS, min(probabilities.shape[1], vectors - NEIGHBOURS)):
+    for rank in range(NEIGHBORS, min(probabilities.shape[1], vectors - NEIGHBORS)):
         answer = probabilities[:, rank].reshape(-1) - 0.5
         weights = np.linalg.lstsq(explaining, answer, rcond=None)[0]
-        rows.append(weights[rank - NEIGHBOURS : rank + NEIGHBOURS + 1])
-    offsets = range(-NEIGHBOURS, NEIGHBOURS + 1)
+        rows.append(weights[rank - NEIGHBORS : rank + NEIGHBORS + 1])
+    offsets = range(-NEIGHBORS, NEIGHBORS + 1)
     return dict(zip(map(str, offsets), np.mean(rows, axis=0).tolist(), strict=True))
 
 
@@ -97,6 +97,8 @@ def table(results):
 def draw(results, path):
     from matplotlib.figure import Figure
 
+    from keras_mnm.files import save_figure
+
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle("Priority sort: what an answer mixes, and when it is wrong")
     mixed, wrong = figure.subplots(1, 2)
@@ -114,4 +116,4 @@ def draw(results, path):
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     mixed.legend(loc="upper left", fontsize="small")
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)

@@ -70,8 +70,8 @@ class Babi(experiment.Task):
             "--exchange-words",
             action="store_true",
             default=None,  # as in the settings of older runs
-            help="tell the training stories of others: names, places, colors and the like change "
-            "places at random, a question at a time",
+            help="exchange words of one kind in the training stories (names, places, colors and "
+            "the like), at random, a question at a time",
         )
         group.add_argument(
             "--validate-every",
@@ -105,6 +105,8 @@ class Babi(experiment.Task):
         )
 
     def settings(self, args):
+        if args.ask is not None:
+            raise ValueError("name the model to --ask by --evaluate: a run's folder, or a preset.")
         questions = _load(args.data_dir, "train", _chosen(args.tasks))
         tasks = [int(task) for task in sorted(set(questions.tasks))]
         for task, _ in args.repeat or ():
@@ -197,11 +199,6 @@ class Babi(experiment.Task):
                 best, looks_since = max(value, best), 0 if value > best else looks_since + 1
         return looks_since >= settings["patience"]
 
-    def model_to_evaluate(self, args):
-        if args.ask is not None and not args.evaluate:
-            raise ValueError("name the model to --ask by --evaluate: a run's folder, or a preset.")
-        return args.evaluate
-
     def evaluate(self, model, args):
         if args.ask is not None:
             answer(model, args.ask, args.answers)
@@ -278,7 +275,7 @@ def draw(errors, path, title):
     """A bar for each task's error, into a PNG file."""
     from matplotlib.figure import Figure
 
-    from keras_mnm.files import replacing
+    from keras_mnm.files import save_figure
     from keras_mnm.tasks import babi
 
     figure = Figure(figsize=(8, 1.2 + 0.28 * len(errors)), layout="constrained")
@@ -292,8 +289,7 @@ def draw(errors, path, title):
     axes.margins(x=0.12)
     axes.set_xlabel("error, %  (dashed: what counts as failed)")
     axes.set_title(f"{title}: mean error {sum(errors.values()) / len(errors):.2f} %")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def read_question(text, answers=1):

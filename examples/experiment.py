@@ -114,10 +114,6 @@ class Task:
         last = epochs[-SOLVED_EPOCHS:]
         return len(last) == SOLVED_EPOCHS and all(map(self.solved, last))
 
-    def model_to_evaluate(self, args):
-        """The name of a model to evaluate instead of training one, or None."""
-        return args.evaluate
-
     def evaluate(self, model, args):
         """Prints what a model does, and its figures as JSON."""
         self.demonstrate(model, args)
@@ -225,8 +221,8 @@ def main(task, description, arguments=None):
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
     with parser.answering():
-        if task.model_to_evaluate(args):
-            evaluate(task, task.model_to_evaluate(args), args)
+        if args.evaluate:
+            evaluate(task, args.evaluate, args)
         else:
             train(task, args, parser)
 
@@ -365,7 +361,7 @@ def _step_sizes(model):
 def write_start(folder, name):
     """Keeps how the weights that a run begins with were trained, if that is known."""
     import keras_mnm
-    from keras_mnm.files import replacing
+    from keras_mnm.files import write_json
 
     (folder / START).unlink(missing_ok=True)  # of a run that kept no checkpoint
     if not name:
@@ -377,8 +373,7 @@ def write_start(folder, name):
     else:
         account = keras_mnm.list_presets().get(name, {}).get("training")
     if account:
-        with replacing(folder / START) as temporary:
-            temporary.write_text(json.dumps(account) + "\n")
+        write_json(folder / START, account, indent=None)
 
 
 def task_of(settings):

@@ -51,7 +51,7 @@ def main(arguments=None):
     import experiment
 
     import keras_mnm
-    from keras_mnm.files import load_model, replacing
+    from keras_mnm.files import load_model, write_json
 
     run = args.run
     try:
@@ -90,9 +90,7 @@ def main(arguments=None):
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
     args.results.mkdir(parents=True, exist_ok=True)
-    with replacing(args.results / f"{args.preset.name}.json") as path:
-        account = {**training, "evaluation": figures}
-        path.write_text(json.dumps(account, indent=1) + "\n")
+    write_json(args.results / f"{args.preset.name}.json", {**training, "evaluation": figures})
     print(f"Written to {args.preset}/ and {args.results / args.preset.name}.json. Load it by")
     print(f"keras_mnm.from_preset({args.preset.name!r}, source={str(args.preset.parent)!r})")
     print(json.dumps(figures))

@@ -222,14 +222,12 @@ def check_random(folder):
 def play_at_random(folder, episodes, seed):
     from trainer import origin
 
-    from keras_mnm.files import replacing
+    from keras_mnm.files import write_json
 
     figures = measure(None, episodes, seed)
     draw_episode(None, folder, seed)
     settings = {"task": TASK.name, "model": "random", "seed": seed}
-    with replacing(folder / "metrics.json") as path:
-        content = {**figures, "settings": settings, **origin()}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(folder / "metrics.json", {**figures, "settings": settings, **origin()})
     print(f"Pictures and metrics are in {folder}/")
     print(json.dumps(figures))
 

@@ -16,7 +16,7 @@ import keras
 
 import keras_mnm
 from keras_mnm import backend
-from keras_mnm.files import load_model, replacing, versions
+from keras_mnm.files import load_model, replacing, versions, write_json
 from keras_mnm.visualize import learning_curve
 
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
@@ -229,8 +229,7 @@ class Run:
             ) from error
 
     def _write(self, name, content):
-        with replacing(self.folder / name) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(self.folder / name, content)
 
     def _write_history(self, finished):
         state = {"finished": finished, "seconds": self.seconds, "history": self.history}

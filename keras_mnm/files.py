@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -32,6 +33,19 @@ def replacing(path):
         temporary = pathlib.Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def write_json(path, content, indent=1):
+    """Writes a file of JSON, whole or not at all."""
+    text = json.dumps(content, indent=indent) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def save_figure(figure, path, dpi=150):
+    """Writes a picture of matplotlib's, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def load_model(path, compile=False):

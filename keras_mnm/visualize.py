@@ -1,10 +1,8 @@
 """Pictures of training and of the memory (needs matplotlib: `pip install "keras-mnm[viz]"`)."""
 
-import pathlib
-
 import numpy as np
 
-from keras_mnm.files import replacing
+from keras_mnm.files import save_figure
 from keras_mnm.trace import memory_trace
 
 
@@ -56,8 +54,7 @@ def learning_curve(history, path, title, steps_per_epoch=1):
         axes[1].set_ylim(-0.02, 1.02)
     elif len(metrics) == 1:
         axes[1].set_ylabel(metrics[0].replace("_", " "))
-    with replacing(pathlib.Path(path)) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def reward_curve(episodes, rewards, path, title):
@@ -81,8 +78,7 @@ def reward_curve(episodes, rewards, path, title):
     axes.set_xlabel("episodes")
     axes.set_ylabel("reward an episode")
     axes.grid(alpha=0.3)
-    with replacing(pathlib.Path(path)) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def running_mean(values, width):
@@ -145,8 +141,7 @@ def memory_maps(model, inputs, labels, path, title, queries=None, layer=None):
         figure.colorbar(image, ax=axis, label="cosine")
     axis.set_xticks(range(steps), labels, rotation=90, fontsize=8)
     axis.set_xlabel("$t_1$")
-    with replacing(pathlib.Path(path)) as temporary:
-        figure.savefig(temporary, dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def _cosine(rows, columns):

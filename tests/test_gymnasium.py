@@ -108,4 +108,4 @@ def test_pictures_of_cells_that_are_not_there():
     pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
     maze = rl.Maze()
     with pytest.raises(ValueError, match=r"free cells of the maze.*\[0\] in a maze of 11"):
-        pictures.frame(maze, goal=0, trail=[maze.centre])
+        pictures.frame(maze, goal=0, trail=[maze.center])

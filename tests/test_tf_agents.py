@@ -105,7 +105,7 @@ def test_time_steps_follow_the_dynamics():
     again = environment.step([0, 1, 2, 3])
     assert (again.step_type.numpy() == StepType.FIRST).all()
     assert not again.reward.numpy().any()
-    assert (environment._state.agent.numpy() == maze.centre).all()
+    assert (environment._state.agent.numpy() == maze.center).all()
     seeds = [make_environment(64, seed)._state.goal.numpy().tolist() for seed in (1, 1, 2)]
     assert seeds[0] == seeds[1] != seeds[2]
 

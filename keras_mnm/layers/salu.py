@@ -25,7 +25,7 @@ class SALU(MemoryRNN, cell_class=SALUCell):
         memory_units: Positive integer, the size `D` of keys and values. Defaults to `units`.
         num_heads: Positive integer, parallel read and write heads `H`. Defaults to `1`.
         slots: Positive integer, the number of steps that the table has room for. Defaults to
-            `None`, as many as the sequence has that the layer is built for. Say it for sequences
+            `None`, the length of the sequences that the layer is built for. Required for sequences
             of unknown length, with any `initial_state`, and for `stateful=True`, where it bounds
             the steps until `reset_state()`: once all slots are taken, further steps read but write
             nothing.

@@ -17,7 +17,7 @@ class Thermometer(keras.layers.Layer):
 
     Args:
         thresholds: Integer of at least 2, the number of thresholds `n`. Defaults to `32`.
-        sharpness: Slope of a step, `s`. Defaults to `None`, with which neighbouring steps overlap:
+        sharpness: Slope of a step, `s`. Defaults to `None`, with which neighboring steps overlap:
             20 for 32 thresholds, and in proportion to their density.
         **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`).
 

@@ -11,7 +11,7 @@ import warnings
 
 import keras
 
-from keras_mnm.files import load_model, replacing, versions
+from keras_mnm.files import load_model, replacing, versions, write_json
 
 SOURCE_VARIABLE = "KERAS_MNM_PRESETS"
 """Environment variable with a folder or a base URL in which presets are looked for first."""
@@ -146,8 +146,7 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
         "sha256": hashlib.sha256(content).hexdigest(),
         "configuration": configuration,
     }
-    with replacing(folder / _CARD) as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    write_json(folder / _CARD, card)
     return card
 
 

@@ -34,7 +34,7 @@ class Maze:
     """A maze with a hidden goal, the same walls for all, and any number of them side by side.
 
     A border of wall surrounds `(size - 2)²` squares, with a pillar of wall wherever row and column
-    are both even. The agent begins an episode in the centre, the goal in a random free cell. A step
+    are both even. The agent begins an episode in the center, the goal in a random free cell. A step
     into a wall leaves the agent where it is and costs 0.1; after any step, an agent in the goal's
     cell earns 10 and is put into a random free cell (which may be the goal's), while the goal
     stays. An episode has `episode_steps` steps, whatever happens.
@@ -46,7 +46,7 @@ class Maze:
     functions compile on every backend and an episode can be played again.
 
     Args:
-        size: Rows and columns, 7, 11, 15 or any other number of which the centre is free.
+        size: Rows and columns, 7, 11, 15 or any other number of which the center is free.
             Defaults to `11`.
         episode_steps: Positive integer. Defaults to `250`.
         previous_action: Whether the agent sees its last action, too, as a one-hot vector.
@@ -66,7 +66,7 @@ class Maze:
         if integer("size", size, minimum=7) % 4 != 3:
             raise ValueError(
                 "`size` must be 7, 11, 15 or so on, by fours, for other mazes have a pillar in "
-                f"their centre or a broken border. Received: size={size}."
+                f"their center or a broken border. Received: size={size}."
             )
         self.size = size
         self.episode_steps = integer("episode_steps", episode_steps)
@@ -75,7 +75,7 @@ class Maze:
         """Which cells are wall, bool `[size, size]`."""
         self.free_cells = np.flatnonzero(~self.walls).astype("int32")
         """The numbers of the free cells."""
-        self.centre = size * size // 2
+        self.center = size * size // 2
         self.num_actions = len(ACTIONS)
         self.observation_size = 12 + (self.num_actions if previous_action else 0)
         self._targets = _targets(self.walls)
@@ -93,7 +93,7 @@ class Maze:
         goal = self._free_cell(uniform)
         none = ops.zeros_like(goal)
         return MazeState(
-            none + self.centre, goal, none, none - 1, ops.zeros(ops.shape(goal), "float32")
+            none + self.center, goal, none, none - 1, ops.zeros(ops.shape(goal), "float32")
         )
 
     def step(self, state, action, uniform):

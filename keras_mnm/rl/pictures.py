@@ -15,7 +15,7 @@ def maze_picture(maze, path, goal, agent=None):
         maze: A `Maze`.
         path: The PNG file.
         goal: The goal's cell.
-        agent: The agent's cell. Defaults to the centre, where it starts.
+        agent: The agent's cell. Defaults to the center, where it starts.
 
     Example:
 
@@ -24,7 +24,7 @@ def maze_picture(maze, path, goal, agent=None):
     >>> maze, folder = Maze(), pathlib.Path(tempfile.mkdtemp())
     >>> pictures.maze_picture(maze, folder / "maze.png", goal=maze.free_cells[0])
     """
-    agent = maze.centre if agent is None else agent
+    agent = maze.center if agent is None else agent
     with replacing(path) as temporary:
         caption = f"{maze.size} x {maze.size} cells"
         frame(maze, int(goal), [int(agent)], caption).save(temporary)
@@ -76,7 +76,7 @@ def frame(maze, goal, trail, caption=""):
 
     >>> from keras_mnm.rl import Maze, pictures
     >>> maze = Maze()
-    >>> pictures.frame(maze, goal=12, trail=[maze.centre]).size
+    >>> pictures.frame(maze, goal=12, trail=[maze.center]).size
     (352, 352)
     """
     from PIL import Image, ImageDraw, ImageFont

@@ -204,8 +204,8 @@ class A2CAgent(tf_agent.TFAgent):
     """Advantage actor-critic (A2C) over a recurrent core, for TF-Agents.
 
     `collect_policy` draws its actions, `policy` takes the likeliest. `train` takes a trajectory
-    `[B, T]` that begins with an episode, or with the boundary before one (else what the memory held
-    when it acted is lost, an InvalidArgumentError), and compiles itself.
+    `[B, T]` that begins with an episode, or with the boundary before one, and compiles itself. Of
+    any other the memory at its start is unknown, an InvalidArgumentError.
     Whole episodes side by side, with or without the boundary after them, run the core's fast form;
     where episodes start in mid-sequence, every start empties the memory, and the core is run step
     by step.

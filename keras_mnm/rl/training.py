@@ -14,7 +14,7 @@ from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.validation import integer, number
 
 _FRESH = 1
-"""In the seed of episodes that no training run plays."""
+"""The last part of the seed of evaluation, whose episodes are none of training's."""
 
 
 class Chance(NamedTuple):

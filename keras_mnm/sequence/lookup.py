@@ -176,7 +176,7 @@ class _Sequence:
         (d_small, d_keys, d_values), d_steps = backend.scan(
             step, carry, steps, inputs.shape[0], reverse=True
         )
-        # What the first table had in slots that were written anew is in no way there any more.
+        # Slots that were written here pass nothing on to the table before.
         stayed = ops.arange(table.keys.shape[1], dtype="int32") < slots[0] * table.heads
         stayed = ops.cast(stayed, d_keys.dtype)[None, :, None]
         d_table = [d_keys * stayed, d_values * stayed, ops.zeros_like(table.present)]

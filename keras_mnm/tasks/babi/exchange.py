@@ -1,4 +1,4 @@
-"""Stories told of others: words of one kind exchanged at random, alike in a whole question.
+"""Data augmentation: words of one kind are exchanged at random, alike in a whole question.
 
 A story stays true when John and Daniel change places in it. Of most tasks there are many more such
 stories than the files have, too many to learn by heart.
@@ -64,7 +64,7 @@ class WordExchange:
             self.kinds[int(task)] = [group for group in groups if len(group) > 1]
 
     def __call__(self, rng, tasks, tokens, targets):
-        """Some questions, told of others.
+        """Exchanges words of one kind in some questions.
 
         Args:
             rng: A `numpy.random.Generator`.
