@@ -242,6 +242,16 @@ def test_meta_loss():
     assert float(make_model("lstm").meta_loss([])) == 0
 
 
+def test_the_meta_loss_has_the_weight_of_the_core():
+    x, losses = observations(), []
+    for weight in (1.0, 0.25):
+        keras.utils.set_random_seed(0)
+        core = keras_mnm.MNM(8, 6, 2, meta_loss_weight=weight, **OPTIONS)
+        model = rl.ActorCritic(core, 4)
+        losses.append(numpy(model.meta_loss(model(x)[2])))
+    assert losses[1] == pytest.approx(0.25 * losses[0], rel=1e-5)
+
+
 def test_meta_loss_of_a_plain_loop_over_the_cell():
     model, x = make_model(), observations()
     plain = rl.ActorCritic(keras.layers.RNN(keras_mnm.MNMCell(8, 6, 2), **OPTIONS), 4)
@@ -283,6 +293,14 @@ def test_rollout_is_played_by_the_rules_and_by_the_policy():
             twin.step(actions[b, t], chance.landings[t, b])
             assert float(episodes.rewards[b, t]) == pytest.approx(twin.reward)
         assert int(episodes.goals[b]) == 11 * twin.goal[0] + twin.goal[1]
+
+
+def test_episodes_are_measured_once_and_are_none_of_trainings():
+    maze = rl.Maze(size=7, episode_steps=40)
+    rewards = rl.total_rewards(None, maze, 60, parallel=20)
+    assert not np.array_equal(rewards[:20], rewards[20:40])
+    first_of_training = rl.rollout(None, maze, rl.draw_chance((0, 0), 20, 40))
+    assert not np.allclose(rewards[:20], numpy(first_of_training.rewards).sum(axis=1))
 
 
 def test_chance_depends_on_its_seed_alone():

@@ -170,3 +170,10 @@ def test_bad_arguments_of_the_feedback(arguments, message):
 def test_the_feedback_says_which_values_it_takes():
     with pytest.raises(ValueError, match=r"values of 4 units.*shape \(3, 5\)"):
         keras_mnm.BFPF(D)(np.zeros((3, 5)))
+
+
+def test_kernels_of_the_feedback_are_drawn_apart():
+    layer = keras_mnm.BFPF(D, DEPTH)
+    layer(X)
+    first, second = np.split(array(layer.kernel), DEPTH, axis=1)
+    assert not np.allclose(first, second)

@@ -26,27 +26,63 @@ def test_links(page):
             assert (page.parent / target).exists(), target
 
 
+NAMES_OF_FIGURES = {
+    "sequences right": "sequence_accuracy",
+    "symbols right": "symbol_accuracy",
+    "wrong bits of 128": "wrong_bits_per_sequence",
+    "mean error %": "mean_error",
+    "reward an episode": "mean_reward",
+}
+
+
 def test_results_are_those_of_their_files():
     results = (ROOT / "README.md").read_text().split("## Results")[1].split("\n## ")[0]
-    found = re.findall(r"\[([\d.]+)\]\(([^)]+\.json)\)", results)
-    assert len(found) > 10
-    for figure, path in found:
-        account = json.loads((ROOT / path).read_text())
-        measured = next(
-            account[key] for key in ("evaluation", "figures", "results") if key in account
-        )
-        decimals = len(figure.partition(".")[2])
-        rounded = {f"{number:.{decimals}f}" for number in numbers(measured)}
-        assert figure in rounded, f"{path} has no {figure}"
+    count = 0
+    for row in re.findall(r"^\|.*json.*$", results, flags=re.MULTILINE):
+        name = NAMES_OF_FIGURES[row.split("|")[2].strip()]
+        for figure, path in re.findall(r"\[([\d.]+)\]\(([^)]+\.json)\)", row):
+            account = json.loads((ROOT / path).read_text())
+            measured = next(
+                account[key] for key in ("evaluation", "figures", "results") if key in account
+            )
+            decimals = len(figure.partition(".")[2])
+            rounded = {f"{number:.{decimals}f}" for number in numbers(measured, name)}
+            assert figure in rounded, f"{path} has no {name} of {figure}"
+            count += 1
+    assert count > 10
 
 
-def numbers(figures):
-    """All numbers of a nested dict."""
-    for value in figures.values():
+def numbers(figures, name):
+    """All numbers of that name in a nested dict."""
+    for key, value in figures.items():
         if isinstance(value, dict):
-            yield from numbers(value)
-        elif isinstance(value, int | float):
+            yield from numbers(value, name)
+        elif key == name:
             yield value
+
+
+TIMED = {
+    "`MNM`, local writes (fused)": "MNM-p fused",
+    "`RNN(MNMCell)`, local writes (plain loop)": "MNM-p plain",
+    "PyTorch loop, local writes": "MNM-p PyTorch loop",
+    "`MNM`, gradient writes (fused)": "MNM-g fused",
+    "`RNN(MNMCell)`, gradient writes (plain loop)": "MNM-g plain",
+    "`SALU` (LSTM+SALU)": "LSTM+SALU",
+    "`titans-pytorch`'s neural memory, for scale": "titans-pytorch",
+    "`dnc`, for scale": "dnc",
+    "`keras.layers.LSTM`, for scale": "Keras LSTM",
+}
+
+
+def test_times_are_those_of_their_file():
+    path = ROOT / "benchmarks/results/train_step-tensorflow.json"
+    results = json.loads(path.read_text())["results"]
+    readme = (ROOT / "README.md").read_text()
+    for label, name in TIMED.items():
+        (cells,) = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", readme, re.MULTILINE)
+        seconds = [results[steps]["seconds"].get(name) for steps in ("T=20", "T=100", "T=441")]
+        expected = ["" if s is None else f"{1000.0 * s:.0f}" for s in seconds]
+        assert [cell.strip() for cell in cells.split("|")] == expected, label
 
 
 @by_page

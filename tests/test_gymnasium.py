@@ -36,6 +36,20 @@ def test_an_episode_has_its_steps_and_depends_on_the_seed():
     np.testing.assert_array_equal(episodes[0], episodes[1])
 
 
+def test_one_maze_follows_the_dynamics():
+    environment, maze = gymnasium.make(NAME, episode_steps=30), rl.Maze(episode_steps=30)
+    observation, _ = environment.reset(seed=1)
+    chance, rng = np.random.Generator(np.random.PCG64(1)), np.random.default_rng(0)
+    state = maze.reset(chance.random(1, "float32"))
+    assert environment.unwrapped._state.goal == state.goal
+    for _ in range(30):
+        action = rng.integers(4)
+        observation, reward, *_ = environment.step(action)
+        state = maze.step(state, [action], chance.random(1, "float32"))
+        np.testing.assert_array_equal(observation, ops.convert_to_numpy(maze.observe(state))[0])
+        assert reward == float(state.reward[0])
+
+
 def test_mazes_side_by_side_follow_the_dynamics():
     environments = gymnasium.make_vec(NAME, num_envs=50, episode_steps=5)
     observations, _ = environments.reset(seed=1)
@@ -109,3 +123,20 @@ def test_pictures_of_cells_that_are_not_there():
     maze = rl.Maze()
     with pytest.raises(ValueError, match=r"free cells of the maze.*\[0\] in a maze of 11"):
         pictures.frame(maze, goal=0, trail=[maze.center])
+
+
+def color_at(frame, cell):
+    """Of the middle of a cell of 32 pixels, in a maze of 11."""
+    row, column = divmod(int(cell), 11)
+    return "#{:02x}{:02x}{:02x}".format(*np.asarray(frame)[32 * row + 16, 32 * column + 16])
+
+
+def test_pictures_have_goal_and_agent_where_they_are():
+    pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
+    goal, agent = 1 * 11 + 3, 5 * 11 + 4
+    frame = pictures.frame(rl.Maze(), goal=goal, trail=[agent])
+    assert color_at(frame, goal) == pictures._GOAL
+    assert color_at(frame, agent) == pictures._AGENT
+    environment = keras_mnm.rl.gymnasium.MazeEnv("rgb_array")
+    environment.reset(seed=3)
+    assert color_at(environment.render(), environment._state.agent[0]) == pictures._AGENT

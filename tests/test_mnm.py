@@ -1,3 +1,4 @@
+import functools
 import re
 import subprocess
 import sys
@@ -203,6 +204,8 @@ def test_configs_survive_with_every_option_set():
     copy = keras_mnm.MNM.from_config(config)
     assert copy.get_config() == config
     assert (copy.num_heads, copy.meta_loss_weight, copy.stateful) == (2, 0.5, True)
+    assert copy.step_size == copy.cell.memory.step_size == 0.3
+    assert keras_mnm.MetaLoss.from_config(keras_mnm.MetaLoss(0.25).get_config()).weight == 0.25
     cell = keras_mnm.MNMCell.from_config(layer.cell.get_config())
     assert cell.get_config() == layer.cell.get_config()
     local = keras_mnm.MNM(8, feedback=keras_mnm.BFPF(8, 3, "tanh"))
@@ -234,6 +237,66 @@ def test_a_users_model_trains_and_loads_in_a_new_process(tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "y.npy"), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (keras_mnm.MNMCell, ["interaction", "rate", "output_projection"]),
+        (functools.partial(keras_mnm.SALUCell, slots=1), ["interaction", "output_projection"]),
+    ],
+)
+def test_kernels_are_regularized_and_constrained(make, parts):
+    regularizer = keras.regularizers.L2(0.1)
+    cell = make(UNITS, D, kernel_regularizer=regularizer, kernel_constraint="non_neg")
+    cell.build((None, FEATURES))
+    kernels = [getattr(cell, part).kernel for part in parts]
+    assert all(kernel.constraint is not None for kernel in kernels)
+    expected = [0.1 * np.sum(np.square(ops.convert_to_numpy(kernel))) for kernel in kernels]
+    losses = [float(ops.convert_to_numpy(loss)) for loss in cell.losses]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cell", [keras_mnm.MNMCell(UNITS, D, 2), keras_mnm.SALUCell(UNITS, D, 2, slots=1)]
+)
+def test_keys_of_several_heads_begin_tied(cell):
+    cell.build((None, FEATURES))
+    kernel = ops.convert_to_numpy(cell.interaction.kernel)
+    np.testing.assert_array_equal(kernel[:, : 2 * D], kernel[:, 2 * D : 4 * D])
+    assert not np.allclose(kernel[:, :D], kernel[:, D : 2 * D])
+
+
+@pytest.mark.parametrize("options", [{}, {"unroll": True}, {"recall_delay": 1}], ids=str)
+def test_the_meta_objective_is_of_this_call_alone(options):
+    layer = keras_mnm.MNM(UNITS, D, stateful=True, **options)
+    x = np.random.default_rng(0).standard_normal((B, T, FEATURES)).astype("float32")
+    for _ in range(2):
+        layer(x)
+        meta = ops.convert_to_numpy(layer.cell.unpack_state(layer.states).meta)
+        assert (meta[:, 1] == T).all()
+
+
+def test_the_meta_loss_is_shown_without_its_weight():
+    inputs = keras.Input((T, FEATURES))
+    model = keras_mnm.Model(inputs, keras_mnm.MNM(UNITS, D, meta_loss_weight=0.25)(inputs))
+    model.compile("sgd", "mse")
+    x, y = np.ones((B, T, FEATURES), "float32"), np.zeros((B, UNITS), "float32")
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    squared = np.mean(model.predict(x, verbose=0) ** 2)
+    assert logs["loss"] - squared == pytest.approx(0.25 * logs["meta_loss"], rel=1e-4)
+
+
+def test_an_infinite_loss_is_reported_and_not_learned():
+    model = keras.Sequential([keras.Input((T, FEATURES)), keras_mnm.MNM(UNITS, D)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((3, T, FEATURES), "float32"), np.zeros((3, UNITS), "float32")
+    y[1] = np.inf
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="became inf at batch 2"):
+        model.fit(x, y, batch_size=1, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_keys_begin_tied_and_are_trained_apart():
@@ -489,3 +552,22 @@ def test_reset_state_gives_the_controller_its_own_beginning():
     layer.reset_state()
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), first, rtol=1e-6)
     assert np.abs(later - first).max() > 1e-3
+
+
+def test_half_precision_does_not_round_the_meta_objective():
+    layer = keras_mnm.MetaLoss(dtype="mixed_bfloat16")
+    layer(np.zeros((1, 2), "float32"), np.array([[300.3, 301.0]], "float32"))
+    assert ops.convert_to_numpy(layer.losses[0]) == pytest.approx(300.3 / 301.0, rel=1e-5)
+
+
+def test_a_mask_passes_the_meta_loss():
+    inputs = keras.Input((T, FEATURES))
+    cell = keras_mnm.MNMCell(UNITS, D)
+    layer = keras.layers.RNN(cell, return_sequences=True, return_state=True)
+    outputs, *states = layer(keras.layers.Masking()(inputs))
+    outputs = keras_mnm.MetaLoss()(outputs, cell.unpack_state(states).meta)
+    model = keras.Model(inputs, [outputs, keras.layers.GlobalAveragePooling1D()(outputs)])
+    x = np.ones((1, T, FEATURES), "float32")
+    x[:, 2:] = 0.0
+    outputs, mean = (ops.convert_to_numpy(y) for y in model(x))
+    np.testing.assert_allclose(mean, outputs[:, :2].mean(axis=1), rtol=1e-5)

@@ -197,7 +197,10 @@ def test_config_round_trip():
         name="remembers",
     )
     config = memory.get_config()
-    assert keras_mnm.NeuralMemory.from_config(config).get_config() == config
+    copy = keras_mnm.NeuralMemory.from_config(config)
+    assert copy.get_config() == config
+    for name in ("step_size", "activation", "output_activation", "train_initial_memory"):
+        assert getattr(copy, name) == getattr(memory, name)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,17 @@ def test_wrong_bits_is_a_mean_over_samples():
     assert float(metric.result()) == 4.0
 
 
+def test_a_model_with_wrong_bits_is_loaded_as_it_was(tmp_path):
+    inputs = keras.Input((3, 8))
+    model = keras.Model(inputs, keras.layers.Dense(8)(inputs))
+    model.compile("sgd", "mse", metrics=[keras_mnm.WrongBits()])
+    bits = np.random.default_rng(0).integers(2, size=(4, 3, 8)).astype("float32")
+    figures = model.evaluate(bits, bits, verbose=0, return_dict=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(bits, bits, verbose=0, return_dict=True) == pytest.approx(figures)
+
+
 def test_sequence_accuracy_checks_shapes_and_weighs_samples():
     metric = keras_mnm.SequenceAccuracy()
     targets, predictions = np.array([[0, 1], [1, 1], [1, 0]]), np.eye(2)[[[0, 1], [1, 0], [1, 0]]]

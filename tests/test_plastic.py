@@ -123,3 +123,11 @@ def test_an_initial_state_is_whole():
     layer, x = randomized(False), data()
     with pytest.raises(ValueError, match="`initial_state` must be 2 tensors"):
         layer(x, initial_state=layer(x)[1:2])
+
+
+def test_plasticity_is_drawn_apart_and_the_rate_begins_small():
+    cell = keras_mnm.PlasticCell(4)
+    cell.build((None, 2))
+    kernel, plasticity = map(ops.convert_to_numpy, (cell.recurrent_kernel, cell.plasticity))
+    assert not np.allclose(kernel, plasticity)
+    assert ops.convert_to_numpy(cell.rate) == pytest.approx(0.01)

@@ -106,6 +106,32 @@ def compare(one, other, tolerance=1e-9):
     np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_another_activation_and_gradients_through_the_initial_state(rule):
+    rng = np.random.default_rng(0)
+    fused, plain = layers(rule, 2, 2, memory_activation="sigmoid")
+    x = rng.standard_normal((3, 6, FEATURES))
+    assert fused._can_fuse(x)
+    coefficients = rng.standard_normal((7, 97))
+    variables = fused.trainable_variables
+
+    def in_two_calls(layer):
+        states = fused.cell.unpack_state(layer(x[:, :3])[1:])
+        # `MNM` begins the objective anew in each call.
+        states = fused.cell.pack_state(states._replace(meta=ops.zeros_like(states.meta)))
+        later = lambda x, mask: layer(x, mask=mask, initial_state=states)
+        return summary(later, fused.cell, x[:, 3:], None, coefficients)
+
+    one, other = (
+        finite_differences.gradients(lambda layer=layer: in_two_calls(layer), variables)
+        for layer in (fused, plain)
+    )
+    for variable, a, b in zip(variables, one, other, strict=True):
+        np.testing.assert_allclose(
+            a, b, atol=1e-9 * (np.abs(b).max() + 1e-3), err_msg=variable.path
+        )
+
+
 @pytest.mark.parametrize("flag", ["go_backwards", "zero_output_for_mask"])
 def test_flags(flag):
     rng = np.random.default_rng(0)
@@ -123,13 +149,19 @@ def test_flags(flag):
         {"unroll": True},
         {"feedback": keras.layers.Dense(3 * 8)},
         {"memory_activation": "relu"},
+        {"controller": keras.layers.LSTMCell(UNITS, recurrent_activation="hard_sigmoid")},
+        {"feedback": keras_mnm.BFPF(8, 3, "tanh")},
     ],
 )
 def test_what_cannot_be_fused_runs_the_plain_loop(options):
     layer = keras_mnm.MNM(8, **options)
-    x = np.zeros((2, 4, 3), "float32")
+    x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype("float32")
     assert layer(x).shape == (2, 8)
     assert not layer._can_fuse(x)
+    rng = np.random.default_rng(1)
+    for weight in layer.trainable_variables:
+        weight.assign(rng.uniform(-1, 1, weight.shape))
+    compare(layer(x), keras.layers.RNN(layer.cell)(x), 1e-5)
 
 
 @pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU])

@@ -50,6 +50,21 @@ def test_letters_and_queries_are_drawn_evenly():
         assert np.all(np.abs(counts - 1000) < 160)  # five standard deviations
 
 
+def test_all_letters_occur():
+    tokens, _ = dictionary.make_batch(np.random.default_rng(0), 2000, 16, 1)
+    distinct = [len(set(row)) for row in tokens[:, :64:4].tolist()]
+    assert max(distinct) == 13
+    assert np.mean(distinct) == pytest.approx(13 * (1 - (12 / 13) ** 16), abs=0.1)
+
+
+def test_no_batch_comes_twice():
+    data, seen = DictionaryInference(8, 4, batch_size=3, steps=4), []
+    for _ in range(3):
+        seen += [data[index][0].tobytes() for index in range(4)]
+        data.on_epoch_end()
+    assert len(set(seen)) == 12
+
+
 def test_batches_depend_on_seed_epoch_and_index_alone():
     data = DictionaryInference(8, 4, batch_size=3, steps=2, seed=5)
     first, second = data[0][0], data[1][0]

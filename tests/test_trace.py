@@ -25,6 +25,7 @@ def test_trace_matches_the_equations(options):
     found = keras_mnm.memory_trace(model, tokens)
     embedded = keras.ops.convert_to_numpy(model.layers[1](tokens))
     layer = model.get_layer("mnm")
+    assert found.rates.shape[-1] == (3 if "rate_per_layer" in options else 1)
     for sample in range(len(tokens)):
         expected = []
         reference.run(
@@ -75,6 +76,17 @@ def test_monitor_logs_norms_and_stops_a_memory_that_blows_up(tmp_path):
     assert "memory_norm" in (tmp_path / "log.csv").read_text()
     with pytest.raises(ValueError, match=r"norm became .* in epoch 1.*initial memory has 4\.9"):
         train(50.0)
+
+
+def test_the_monitor_logs_the_largest_norms():
+    model = keras.Sequential([keras.Input((5, 2)), keras_mnm.MNM(4, step_size=2.0)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.random.default_rng(0).standard_normal((3, 5, 2)).astype("float32")
+    callbacks = [keras_mnm.MemoryMonitor(x)]
+    history = model.fit(x, np.zeros((3, 4)), verbose=0, callbacks=callbacks).history
+    trace = keras_mnm.memory_trace(model, x)
+    assert history["memory_norm"][0] == pytest.approx(trace.memory_norms[:, -1].max(), rel=1e-5)
+    assert history["write_norm"][0] == pytest.approx(trace.write_norms.max(), rel=1e-5)
 
 
 def test_trace_follows_the_layer_backwards():
@@ -142,3 +154,22 @@ def test_pictures(tmp_path):
     history = {"loss": [2.0, 1.0], "accuracy": [0.1, 0.5], "val_accuracy": [None, 0.4]}
     learning_curve(history, tmp_path / "curve.png", "a run")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_map_has_reads_by_the_writes_before_them(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    shown, imshow = [], Axes.imshow
+    monkeypatch.setattr(
+        Axes, "imshow", lambda axes, x, **options: shown.append(x) or imshow(axes, x, **options)
+    )
+    model, tokens = make_model(num_heads=2), np.array([[1, 2, 3, 1]])
+    memory_maps(model, tokens, list("abcd"), tmp_path / "maps.png", "a story")
+    trace = keras_mnm.memory_trace(model, tokens)
+    read, written = trace.readouts[0].mean(axis=1), trace.values[0].mean(axis=1)
+    expected = np.full((4, 4), np.nan)
+    for i in range(4):
+        for j in range(i + 1):
+            norms = np.linalg.norm(read[i]) * np.linalg.norm(written[j])
+            expected[i, j] = read[i] @ written[j] / norms
+    np.testing.assert_allclose(np.array(shown[0]), expected, rtol=1e-4, atol=1e-6)
