@@ -28,8 +28,8 @@ autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
 
 PAGES = ["docs/layers", "docs/from-lstm", "docs/training", "docs/choosing", "docs/deployment"]
-PAGES += ["docs/distributed", "docs/performance", "docs/algorithmic_tasks", "docs/babi"]
-PAGES += ["docs/maze", "docs/tf_agents", "docs/api"]
+PAGES += ["docs/distributed", "docs/performance", "docs/algorithmic_tasks"]
+PAGES += ["docs/experiments", "docs/babi", "docs/maze", "docs/tf_agents", "docs/api"]
 PAGES += ["CONTRIBUTING", "CHANGELOG"]
 
 
