@@ -234,7 +234,7 @@ class ActorCritic(keras.Model):
         return cls(**with_layers(config, "core"))
 
 
-def fitted(model, observations_shape, num_actions=None):
+def checked_model(model, observations_shape, num_actions=None):
     """An `ActorCritic`, built for what it acts in, or a ValueError where it is for another one."""
     if not isinstance(model, ActorCritic):
         raise ValueError(

@@ -39,7 +39,7 @@ import tensorflow as tf
 
 from keras_mnm import backend
 from keras_mnm.models import from_preset
-from keras_mnm.rl.actor_critic import fitted
+from keras_mnm.rl.actor_critic import checked_model
 from keras_mnm.rl.maze import Maze, MazeState, checked_maze
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.rl.training import checked_objective, prepared_optimizer
@@ -123,7 +123,7 @@ class ActorCriticNetwork(network.Network):
     """
 
     def __init__(self, observation_spec, action_spec, model, name="ActorCriticNetwork"):
-        model = fitted(model, (None, None, _features(observation_spec)))
+        model = checked_model(model, (None, None, _features(observation_spec)))
         _check_action_spec(action_spec, model.num_actions)
         states = model.get_initial_state(1)
         states = [tf.TensorSpec(state.shape[1:], state.dtype) for state in states]

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnm import backend
-from keras_mnm.rl.actor_critic import fitted
+from keras_mnm.rl.actor_critic import checked_model
 from keras_mnm.rl.maze import checked_maze
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
 from keras_mnm.validation import integer, number
@@ -93,7 +93,7 @@ def rollout(model, maze, chance):
             f"of {chance.actions.shape[0]}; draw less, or make the Maze with more `episode_steps`."
         )
     if model is not None:
-        _fitted(model, maze)
+        _checked_model(model, maze)
     return _play(model, maze, chance)[0]
 
 
@@ -138,7 +138,7 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
     """
     checked_maze(maze)
     if model is not None:  # before what is compiled, where no weights can be made
-        _fitted(model, maze)
+        _checked_model(model, maze)
     parallel = min(integer("parallel", parallel), integer("episodes", episodes))
     play = backend.compile(lambda chance: ops.sum(rollout(model, maze, chance).rewards, axis=1))
     seeds = ((seed, batch, _FRESH) for batch in range(-(-episodes // parallel)))
@@ -146,8 +146,8 @@ def total_rewards(model, maze, episodes, seed=0, parallel=100):
     return np.concatenate([ops.convert_to_numpy(r) for r in rewards])[:episodes]
 
 
-def _fitted(model, maze):
-    return fitted(model, (None, maze.episode_steps, maze.observation_size), maze.num_actions)
+def _checked_model(model, maze):
+    return checked_model(model, (None, maze.episode_steps, maze.observation_size), maze.num_actions)
 
 
 class A2CObjective(NamedTuple):
@@ -247,7 +247,7 @@ class Trainer:
 
     def __init__(self, model, maze, optimizer, parallel=32, objective=None, seed=0, threads=1):
         self.maze = checked_maze(maze)
-        self.model = _fitted(model, maze)
+        self.model = _checked_model(model, maze)
         self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
         self.objective = checked_objective(objective)

@@ -349,15 +349,6 @@ class Sequence:
             the weights, in order.
         """
         heads, past = self.spec.num_heads, replay.past
-        later = [
-            Later(
-                from_key=self._by_step(layer.memory.keys @ d_matrix),
-                from_error=self._by_step(layer.memory.errors @ transpose(d_matrix)),
-                key_products=self._by_step(layer.memory.keys @ transpose(layer.given)),
-                error=scaled,
-            )
-            for layer, d_matrix, scaled in zip(past, d_matrices, replay.scaled, strict=True)
-        ]
         # Transposed here, for no step should have to.
         gates_kernel, interaction, rate, *feedback = map(
             transpose, (weights.gates, weights.interaction, weights.rate, *weights.feedback[:1])
@@ -411,7 +402,7 @@ class Sequence:
             replay.gates,
             replay.vectors,
             replay.rates,
-            replay.steps._replace(later=later),
+            replay.steps._replace(later=self._later(replay, d_matrices)),
         )
         (d_state, buffers), (d_gates, d_projection, d_rates, d_expected) = backend.scan(
             step, (d_state, self.rule.buffers(past)), inputs, self.length, reverse=True
@@ -421,20 +412,25 @@ class Sequence:
             for after, own in zip(d_matrices, self.rule.d_matrices(past, buffers), strict=True)
         ]
         d_weights = [
-            _outer(replay.fed, d_gates),
-            ops.sum(d_gates, axis=(0, 1)),
-            _outer(replay.h, d_projection),
-            ops.sum(d_projection, axis=(0, 1)),
-            _outer(replay.vectors[:, :, -1], d_rates),
-            ops.sum(d_rates, axis=(0, 1)),
+            *_d_dense(replay.fed, d_gates),
+            *_d_dense(replay.h, d_projection),
+            *_d_dense(replay.vectors[:, :, -1], d_rates),
         ]
         if feedback:
-            d_weights += [
-                _outer(replay.steps.values, d_expected),
-                ops.sum(d_expected, axis=(0, 1, 2)),
-            ]
-        d_inputs = dense(d_gates, to_inputs)
-        return d_state, d_matrices, d_inputs, d_weights
+            d_weights += _d_dense(replay.steps.values, d_expected)
+        return d_state, d_matrices, dense(d_gates, to_inputs), d_weights
+
+    def _later(self, replay, d_matrices):
+        """What each step needs of the adjoints of the matrices after the chunk, by layer."""
+        return [
+            Later(
+                from_key=self._by_step(layer.memory.keys @ d_matrix),
+                from_error=self._by_step(layer.memory.errors @ transpose(d_matrix)),
+                key_products=self._by_step(layer.memory.keys @ transpose(layer.given)),
+                error=scaled,
+            )
+            for layer, d_matrix, scaled in zip(replay.past, d_matrices, replay.scaled, strict=True)
+        ]
 
     def _d_rates(self, mask, d_scales, rates):
         """Adjoint of the rates, before their sigmoid, from those of the scales `η m β^l`."""
@@ -503,6 +499,7 @@ def _leading(x):
     return [-1 if n is None else n for n in x.shape[:-1]]
 
 
-def _outer(x, y):
-    """`Σ xᵀ y` over all axes but the last."""
-    return transpose(ops.reshape(x, (-1, x.shape[-1]))) @ ops.reshape(y, (-1, y.shape[-1]))
+def _d_dense(x, dy):
+    """Adjoints of kernel and bias, `Σ xᵀ dy` and `Σ dy` over all axes but the last."""
+    x, dy = (ops.reshape(part, (-1, part.shape[-1])) for part in (x, dy))
+    return transpose(x) @ dy, ops.sum(dy, axis=0)
