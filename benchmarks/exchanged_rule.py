@@ -4,6 +4,11 @@ The dictionary presets of MNM-p, and the same weights in MNM-g, for several step
 gradient step can stand in for the learned writes.
 """
 
+import dictionary_inference
+import experiment
+
+import keras_mnm
+
 PRESETS = (
     "dictionary-4x1-mnm-p",
     "dictionary-8x4-mnm-p",
@@ -21,11 +26,6 @@ def measure(quick):
 
 
 def figures(name, step_sizes, episodes):
-    import dictionary_inference
-    import experiment
-
-    import keras_mnm
-
     task = dictionary_inference.TASK
     local = keras_mnm.from_preset(name)
     settings = task.settings_of(local)

@@ -7,6 +7,13 @@ Then what a mixed policy costs in training: the loss of dictionary inference (4,
 100 of 600 updates, by policy.
 """
 
+import keras
+import numpy as np
+import trainer
+from dictionary_inference import TASK
+
+import keras_mnm
+
 TYPES = ("float32", "bfloat16", "float16")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 CHECKPOINTS = (10, 100, 1000)
@@ -22,11 +29,6 @@ def measure(quick):
 
 
 def rounding(rule, checkpoints):
-    import keras
-    import numpy as np
-
-    import keras_mnm
-
     states, distances = {}, {name: {} for name in TYPES}
     keras.utils.set_random_seed(0)
     memory = keras_mnm.NeuralMemory(UNITS, write_rule=rule, dtype="float64")
@@ -47,20 +49,11 @@ def rounding(rule, checkpoints):
 
 
 def flat(state):
-    import keras
-    import numpy as np
-
     return np.concatenate([keras.ops.convert_to_numpy(m).ravel() for m in state])
 
 
 def train(policy, updates):
     """Mean loss and accuracy over the last sixth of the updates."""
-    import keras
-    import trainer
-    from dictionary_inference import TASK
-
-    import keras_mnm
-
     instance = {"support_size": 4, "length": 1}
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)

@@ -3,13 +3,16 @@
 Rewards of whole episodes of 250 steps, mean and spread, each agent by the maze's own functions.
 """
 
+import numpy as np
+from keras import ops
+
+from keras_mnm import rl
+
 EPISODES = 40_000
 SEED = 0
 
 
 def measure(quick):
-    from keras_mnm import rl
-
     maze = rl.Maze()
     episodes = 100 if quick else EPISODES
     best = shortest_ways(maze)
@@ -21,8 +24,6 @@ def measure(quick):
 
 
 def figures(maze, choose, episodes):
-    import numpy as np
-
     rng = np.random.default_rng(SEED)
     state, total = maze.reset(rng.random(episodes)), 0.0
     for _ in range(maze.episode_steps):
@@ -34,8 +35,6 @@ def figures(maze, choose, episodes):
 
 def shortest_ways(maze):
     """The first action of a shortest way, `[goal, agent]`, by walking on from every action."""
-    import numpy as np
-
     cells, actions = maze.free_cells, maze.num_actions
     nowhere = maze.reset(np.zeros(len(cells)))._replace(goal=np.full(len(cells), -1, "int32"))
     after = [
@@ -53,8 +52,6 @@ def shortest_ways(maze):
 
 
 def numbers(tensor):
-    from keras import ops
-
     return ops.convert_to_numpy(tensor)
 
 

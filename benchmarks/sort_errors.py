@@ -5,6 +5,12 @@ model that sorts has all the weight on the wanted one. Beside that the wrong bit
 the wanted vector's priority and the nearest other one, and by the time at which it was shown.
 """
 
+import experiment
+import numpy as np
+
+import keras_mnm
+from keras_mnm.files import save_figure
+
 MODELS = ("priority-sort-mnm-p", "priority-sort-mnm-g", "priority-sort-lstm-salu")
 EPISODES = 2000
 SEED = 0
@@ -18,11 +24,6 @@ def measure(quick):
 
 
 def figures(name, episodes):
-    import experiment
-    import numpy as np
-
-    import keras_mnm
-
     task = experiment.task_of({"task": "priority-sort"})
     model = keras_mnm.from_preset(name)
     inputs, targets = task.fresh_episodes(model, episodes, SEED)
@@ -47,8 +48,6 @@ def figures(name, episodes):
 
 def gaps_to_the_nearest(priorities):
     """From each of some sorted numbers to the nearest other one."""
-    import numpy as np
-
     gaps = -np.diff(priorities, axis=1)
     far = np.full((len(gaps), 1), np.inf)
     return np.minimum(np.hstack([far, gaps]), np.hstack([gaps, far]))
@@ -56,8 +55,6 @@ def gaps_to_the_nearest(priorities):
 
 def weights_by_rank(ranked, probabilities):
     """Mean weights of the vectors around the wanted one, of the ranks that have them all."""
-    import numpy as np
-
     vectors = ranked.shape[1]
     explaining = np.moveaxis(ranked, 1, 2).reshape(-1, vectors) - 0.5
     rows = []
@@ -71,8 +68,6 @@ def weights_by_rank(ranked, probabilities):
 
 def by_quarter(causes, wrong):
     """Wrong bits of a vector, by the quarters of what may cause them, each with its least."""
-    import numpy as np
-
     starts = np.quantile(causes, [0.0, 0.25, 0.5, 0.75])
     quarter = np.searchsorted(starts, causes, side="right")
     means = [float(wrong[quarter == q].mean()) for q in range(1, 5)]
@@ -96,8 +91,6 @@ def table(results):
 
 def draw(results, path):
     from matplotlib.figure import Figure
-
-    from keras_mnm.files import save_figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle("Priority sort: what an answer mixes, and when it is wrong")

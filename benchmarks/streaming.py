@@ -3,15 +3,15 @@
 import statistics
 import time
 
+import keras
+import numpy as np
+
+import keras_mnm
+
 UNITS, CALLS, PARTS = 100, 100_000, 10
 
 
 def measure(quick):
-    import keras
-    import numpy as np
-
-    import keras_mnm
-
     keras.utils.set_random_seed(0)
     inputs = keras.Input((1, UNITS), batch_size=1)
     outputs = keras_mnm.MNM(UNITS, stateful=True)(inputs)
@@ -43,8 +43,6 @@ def measure(quick):
 
 def compiled(model):
     """A call of the model as one program that keeps its state, as a server would run it."""
-    import keras
-
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

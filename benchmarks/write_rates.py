@@ -3,6 +3,12 @@
 A rate is at most 1. Where most are 1, a larger `step_size` lets a model write more.
 """
 
+import experiment
+import numpy as np
+
+import keras_mnm
+from keras_mnm.trace import memory_layer
+
 MODELS = (
     "dictionary-4x1-mnm-p",
     "dictionary-4x1-mnm-g",
@@ -30,12 +36,6 @@ def measure(quick):
 
 
 def figures(name, episodes):
-    import experiment
-    import numpy as np
-
-    import keras_mnm
-    from keras_mnm.trace import memory_layer
-
     model = keras_mnm.from_preset(name)
     task = experiment.task_of(keras_mnm.list_presets()[name]["training"]["settings"])
     inputs, _ = task.fresh_episodes(model, episodes, SEED)
