@@ -1,6 +1,7 @@
 """`keras_mnm.Model` with sequences of several lengths."""
 
 import logging.handlers
+import threading
 
 import keras
 import numpy as np
@@ -78,6 +79,32 @@ def test_batches_of_several_lengths_are_evaluated_and_predicted(eagerly):
     found = model.predict(data, verbose=0)
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-6)
     assert model.fit(data, verbose=0, shuffle=False).history["loss"][0] > 0.0
+
+
+class Together(Batches):
+    """All batches but the first, which is looked at before, are made in pairs."""
+
+    lengths = (4, 4, 6, 5)
+
+    def __init__(self):
+        super().__init__()
+        self.workers, self.calls = 2, 0
+        self.pair = threading.Barrier(2, timeout=60)
+
+    def __getitem__(self, index):
+        self.calls += 1
+        if self.calls > 1:
+            self.pair.wait()
+        return super().__getitem__(index)
+
+
+@pytest.mark.skipif(not backend.ONE_TRACE_FOR_ALL_SHAPES, reason="Keras's own workers run there")
+def test_workers_make_batches_side_by_side_and_in_order():
+    model, data = make_model(None, keras.layers.SimpleRNN), Together()
+    alone = Batches()
+    alone.lengths = data.lengths
+    expected = model.predict(alone, verbose=0)
+    np.testing.assert_allclose(model.predict(data, verbose=0), expected, rtol=1e-5)
 
 
 def test_many_lengths_bring_no_warning_of_retracing():

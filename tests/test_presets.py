@@ -220,7 +220,7 @@ def test_a_wheel_holds_the_presets(tmp_path):
     root = pathlib.Path(keras_mnm.__file__).parent.parent
     command = ["uv", "build", "--wheel", "--offline", "--out-dir", str(tmp_path), str(root)]
     built = subprocess.run(command, capture_output=True, text=True)
-    if built.returncode and "hatchling" in built.stderr:
+    if "Failed to resolve requirements" in built.stderr:
         pytest.skip(f"no build backend offline: {built.stderr.splitlines()[-1:]}")
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -5,6 +5,21 @@ import contextlib
 import jax
 from keras import ops
 
+__all__ = [
+    "accelerator",
+    "compile",
+    "compiled_step",
+    "custom_gradient",
+    "gradient",
+    "is_concrete",
+    "portable_ops",
+    "put",
+    "scan",
+    "slice_update",
+    "traced_once",
+    "value_and_gradient",
+]
+
 
 def gradient(function, arguments):
     return jax.grad(function)(list(arguments))

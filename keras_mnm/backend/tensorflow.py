@@ -1,5 +1,7 @@
 """`keras_mnm.backend` on TensorFlow."""
 
+import collections
+import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -10,6 +12,23 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_mnm.backend.common import python_scan, refuse
+
+__all__ = [
+    "accelerator",
+    "batches_of_any_shape",
+    "compile",
+    "compiled_step",
+    "custom_gradient",
+    "for_each_shape",
+    "gradient",
+    "is_concrete",
+    "portable_ops",
+    "put",
+    "scan",
+    "slice_update",
+    "traced_once",
+    "value_and_gradient",
+]
 
 
 def gradient(function, arguments):
@@ -157,7 +176,16 @@ def batches_of_any_shape(data, shuffle):
         indices = itertools.count() if count is None else list(range(count))
         if shuffle and count is not None:
             random.shuffle(indices)
-        yield from map(batch, indices)
+        if data.workers <= 1:
+            yield from map(batch, indices)
+            return
+        with concurrent.futures.ThreadPoolExecutor(data.workers) as pool:
+            ahead = collections.deque()
+            for index in indices:
+                ahead.append(pool.submit(batch, index))
+                if len(ahead) > data.max_queue_size:
+                    yield ahead.popleft().result()
+            yield from (future.result() for future in ahead)
 
     # Left to itself, Keras takes the shape of the first two batches for that of all.
     specs = tree.map_structure(

@@ -7,6 +7,21 @@ from keras import ops, tree
 
 from keras_mnm.backend.common import python_scan, refuse
 
+__all__ = [
+    "accelerator",
+    "compile",
+    "compiled_step",
+    "custom_gradient",
+    "gradient",
+    "is_concrete",
+    "portable_ops",
+    "put",
+    "scan",
+    "slice_update",
+    "traced_once",
+    "value_and_gradient",
+]
+
 
 def gradient(function, arguments):
     return torch.func.grad(function)(list(arguments))

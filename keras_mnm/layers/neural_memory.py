@@ -101,12 +101,6 @@ class NeuralMemory(keras.layers.Layer):
                 "`feedback` must be a Keras layer that maps [N, units] to [N, depth * units], for "
                 f"instance a keras.Sequential. Received: feedback={feedback!r}."
             )
-        if feedback is not None and any("seed_generator" in v.path for v in feedback.variables):
-            raise ValueError(
-                "`feedback` must be pure: a layer that draws random numbers, such as dropout, "
-                "would expect something else at every write. Received: "
-                f"feedback={feedback!r}."
-            )
         if write_rule == "local" and feedback is None:
             feedback = BFPF(self.units, self.depth, dtype=self.dtype_policy, name="feedback")
         self.feedback = feedback

@@ -23,7 +23,8 @@ class Model(keras.Model):
     - Where inputs have an unknown length, as `keras.Input((None, 8))`, a step is compiled for each
       length on TensorFlow, too, so that the layers run their fused form; Keras would trace it once
       with the length unknown. `fit`, `evaluate` and `predict` take a `PyDataset` with batches of
-      several lengths. (Not with `steps_per_execution` above 1, nor over several devices.)
+      several lengths, made by its `workers` as threads. (Not with `steps_per_execution` above 1,
+      nor over several devices.)
     - `export` writes the layers' fused form in operations that ONNX knows, too.
 
     Args:

@@ -35,7 +35,7 @@ class ActorCritic(keras.Model):
         observations: `[B, T, features]`.
         states: List of states to start from. Defaults to `None`, an episode's start.
         mask: Boolean `[B, T]`; the other steps leave the states as they are. Defaults to `None`,
-            all steps.
+            all steps. With `states`, Keras does not hand on the mask of a layer before: pass it.
 
     Returns:
         Logits `[B, T, num_actions]`, values `[B, T]`, and the list of states after the last step.
