@@ -136,15 +136,12 @@ def extended(values, length):
 
 
 def draw():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     from keras_mnm.files import save_figure
 
     timings = json.loads((HERE / "results" / "task_step-tensorflow.json").read_text())["results"]
-    colors = dict(zip(LABELS, pyplot.rcParams["axes.prop_cycle"].by_key()["color"]))
+    colors = {model: f"C{number}" for number, model in enumerate(LABELS)}
     for name, (title, panels) in FIGURES.items():
         panels = {
             instance: panel
@@ -155,11 +152,11 @@ def draw():
             continue
         rows = 2 if panels.keys() <= timings.keys() else 1
         size = max(7.0, 1 + 4.2 * len(panels)), 3.1 * rows + (rows < 2)
-        figure = pyplot.figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(title)
-        axes = figure.subplots(rows, len(panels), squeeze=False)
+        axes, lines = figure.subplots(rows, len(panels), squeeze=False), {}
         for column, (instance, (subtitle, metric)) in zip(axes.T, panels.items()):
-            column[0].set_title(subtitle)
+            counts = set()
             for model, label in LABELS.items():
                 found = curves(instance, model, metric)
                 if not found:
@@ -169,9 +166,9 @@ def draw():
                 if rows > 1:
                     xs.append(updates * timings[instance]["seconds"][model] / 60)
                 mean, spread = values.mean(axis=0), values.std(axis=0)
-                seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+                counts.add(len(values))
                 for axis, x in zip(column, xs):
-                    axis.plot(x, mean, color=colors[model], label=f"{label}, {seeds}")
+                    (lines[label],) = axis.plot(x, mean, color=colors[model])
                     if len(values) == 2:  # a spread would tell less
                         axis.plot(x, values.T, color=colors[model], alpha=0.5, lw=0.8)
                         continue
@@ -185,7 +182,9 @@ def draw():
                 axis.grid(alpha=0.3)
                 axis.set_xlim(left=0)
                 axis.set_ylim(*shown.limits)
-            column[0].legend(fontsize="small")
+            seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+            column[0].set_title(f"{subtitle} ({seeds} seed{'s' * (max(counts) > 1)})")
+        figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, fontsize="small")
         DOCS.mkdir(exist_ok=True)
         save_figure(figure, DOCS / f"{name}.png", dpi=110)
         print(f"Drawn to {DOCS / name}.png")
