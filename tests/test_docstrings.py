@@ -5,14 +5,20 @@ import importlib
 import importlib.util
 import pkgutil
 
+import keras
 import pytest
 
 import keras_mnm
 
+OF_OTHER_BACKENDS = {
+    f"keras_mnm.backend.{name}"
+    for name in ("tensorflow", "jax", "torch")
+    if name != keras.backend.backend()
+}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(keras_mnm.__path__, "keras_mnm.")
-    if not module.name.startswith("keras_mnm.presets")
+    if not module.name.startswith("keras_mnm.presets") and module.name not in OF_OTHER_BACKENDS
 )
 
 
