@@ -54,7 +54,7 @@ def squared_error(values, targets):
 
 
 def meta_objective(meta):
-    """The meta objective (Eq. 5) of all sequences, of which each is the mean over its steps.
+    """The meta objective (Eq. 5) of a batch: for each sequence, its mean error over its steps.
 
     Args:
         meta: `[B, 2]`, the sum of a sequence's errors and the number of its steps.
