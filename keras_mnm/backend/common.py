@@ -3,6 +3,22 @@
 import keras
 from keras import ops, tree
 
+OFFERED = [
+    "accelerator",
+    "compile",
+    "compiled_step",
+    "custom_gradient",
+    "gradient",
+    "is_concrete",
+    "portable_ops",
+    "put",
+    "scan",
+    "slice_update",
+    "traced_once",
+    "value_and_gradient",
+]
+"""What every backend's module offers, see the package."""
+
 
 def refuse(*_):
     raise ValueError(

@@ -5,20 +5,9 @@ import contextlib
 import jax
 from keras import ops
 
-__all__ = [
-    "accelerator",
-    "compile",
-    "compiled_step",
-    "custom_gradient",
-    "gradient",
-    "is_concrete",
-    "portable_ops",
-    "put",
-    "scan",
-    "slice_update",
-    "traced_once",
-    "value_and_gradient",
-]
+from keras_mnm.backend.common import OFFERED
+
+__all__ = OFFERED
 
 
 def gradient(function, arguments):

@@ -11,24 +11,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_mnm.backend.common import python_scan, refuse
+from keras_mnm.backend.common import OFFERED, python_scan, refuse
 
-__all__ = [
-    "accelerator",
-    "batches_of_any_shape",
-    "compile",
-    "compiled_step",
-    "custom_gradient",
-    "for_each_shape",
-    "gradient",
-    "is_concrete",
-    "portable_ops",
-    "put",
-    "scan",
-    "slice_update",
-    "traced_once",
-    "value_and_gradient",
-]
+__all__ = [*OFFERED, "batches_of_any_shape", "for_each_shape"]
 
 
 def gradient(function, arguments):

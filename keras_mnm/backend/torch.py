@@ -5,22 +5,9 @@ import contextlib
 import torch
 from keras import ops, tree
 
-from keras_mnm.backend.common import python_scan, refuse
+from keras_mnm.backend.common import OFFERED, python_scan, refuse
 
-__all__ = [
-    "accelerator",
-    "compile",
-    "compiled_step",
-    "custom_gradient",
-    "gradient",
-    "is_concrete",
-    "portable_ops",
-    "put",
-    "scan",
-    "slice_update",
-    "traced_once",
-    "value_and_gradient",
-]
+__all__ = OFFERED
 
 
 def gradient(function, arguments):
