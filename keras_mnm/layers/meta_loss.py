@@ -40,18 +40,7 @@ class MetaLoss(keras.layers.Layer):
                 "`cell.unpack_state(states).meta`. Received a tensor of shape "
                 f"{tuple(meta_shape)}."
             )
-        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and
-        # the counts are added up when they are read; `add_weight` does not offer that.
-        self.running_total = keras.Variable(
-            "zeros",
-            shape=(2,),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="sum",
-            synchronization="on_read",
-            name="running_total",
-        )
+        self.running_total = RunningTotal()
 
     def call(self, outputs, meta):
         meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
@@ -73,8 +62,34 @@ class MetaLoss(keras.layers.Layer):
         return {**super().get_config(), "weight": self.weight}
 
 
+class RunningTotal(keras.Variable):
+    """The sum of the meta objective and the number of samples since the last reset."""
+
+    def __init__(self):
+        # As in Keras's metrics, each replica of a `tf.distribute` strategy counts for itself, and
+        # the counts are added up when they are read; `add_weight` does not offer that.
+        super().__init__(
+            "zeros",
+            shape=(2,),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="sum",
+            synchronization="on_read",
+            name="running_total",
+        )
+
+    def result(self):
+        """The mean over the samples, 0 where there are none."""
+        total, samples = ops.unstack(self.value)
+        return total / ops.maximum(samples, 1.0)
+
+    def reset(self):
+        self.assign([0.0, 0.0])
+
+
 class RunningMetaLoss(keras.metrics.Metric):
-    """Shows the mean of a `MetaLoss` layer over the samples since the last reset.
+    """Shows the running total of a `MetaLoss` layer.
 
     A metric that is updated inside a layer's call is lost on JAX and cannot be exported; the
     layer's own weight is neither, so the metric reads that.
@@ -88,9 +103,8 @@ class RunningMetaLoss(keras.metrics.Metric):
         """The layer has counted the batch already."""
 
     def result(self):
-        total, samples = ops.unstack(self._layer.running_total.value)
-        return total / ops.maximum(samples, 1.0)
+        return self._layer.running_total.result()
 
     def reset_state(self):
         if self._layer.built:
-            self._layer.running_total.assign([0.0, 0.0])
+            self._layer.running_total.reset()

@@ -5,8 +5,7 @@ import inspect
 import keras
 
 from keras_mnm import backend
-from keras_mnm.layers import MetaLoss
-from keras_mnm.layers.meta_loss import RunningMetaLoss
+from keras_mnm.layers.meta_loss import RunningTotal
 
 _FIT, _EVALUATE, _PREDICT = map(
     inspect.signature, (keras.Model.fit, keras.Model.evaluate, keras.Model.predict)
@@ -52,12 +51,11 @@ class Model(keras.Model):
 
     def _meta_loss(self):
         """The log `meta_loss`, the sum of those of all memories; empty where there is none."""
-        results = [metric.result() for metric in self._running_meta_losses()]
+        results = [total.result() for total in self._running_totals()]
         return {"meta_loss": sum(results)} if results else {}
 
-    def _running_meta_losses(self):
-        layers = self._flatten_layers(include_self=False)
-        return [RunningMetaLoss(layer) for layer in layers if isinstance(layer, MetaLoss)]
+    def _running_totals(self):
+        return [weight for weight in self.weights if isinstance(weight, RunningTotal)]
 
     if backend.TRACED_STEP_HIDES_STATE:
 
@@ -69,8 +67,8 @@ class Model(keras.Model):
 
         def reset_metrics(self):
             super().reset_metrics()
-            for metric in self._running_meta_losses():
-                metric.reset_state()
+            for total in self._running_totals():
+                total.reset()
 
         def _step(self, step, state, data):
             """A step whose logs have what the layers counted in it."""
