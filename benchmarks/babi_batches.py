@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import run
 import trainer
+from markdown_table import markdown_table
 
 from keras_mnm.tasks import babi
 
@@ -71,11 +72,11 @@ def table(results):
         f"Padding: {results['padding_waste']:.1%} of all tokens; "
         f"{results['padding_waste_without_buckets']:.1%} without buckets.",
         "",
-        "| batch × length | making the batch, ms | training step, ms | share |",
-        "| --- | ---: | ---: | ---: |",
     ]
+    rows = []
     for row in results["steps"]:
         (size, length), batch, step = row["shape"], row["batch_seconds"], row["step_seconds"]
-        share = f"{batch / step:.2%}"
-        lines.append(f"| {size} × {length} | {1e3 * batch:.2f} | {1e3 * step:.0f} | {share} |")
-    return "\n".join(lines)
+        seconds = f"{1e3 * batch:.2f}", f"{1e3 * step:.0f}", f"{batch / step:.2%}"
+        rows.append([f"{size} × {length}", *seconds])
+    columns = ["batch × length", "making the batch, ms", "training step, ms", "share"]
+    return "\n".join([*lines, markdown_table(columns, rows)])

@@ -9,6 +9,7 @@ import os
 
 import babi as example
 import numpy as np
+from markdown_table import markdown_table
 
 import keras_mnm
 from keras_mnm.tasks import babi
@@ -66,11 +67,11 @@ def in_order(tokens, kinds):
 def table(results):
     columns = {f"told in training, {name}": shares for name, shares in results["told"].items()}
     columns[f"{PRESET}, wrong of the others"] = results["wrong_of_the_others"]
-    lines = [f"| task | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    rows = []
     for task in next(iter(columns.values())):
         shares = [column.get(task) for column in columns.values()]
         cells = ["none" if share is None else f"{share:.1%}" for share in shares]
-        lines.append(f"| {task}: {babi.TASKS[int(task)]} | {' | '.join(cells)} |")
+        rows.append([f"{task}: {babi.TASKS[int(task)]}", *cells])
     means = [np.mean(list(column.values())) for column in columns.values()]
-    lines.append(f"| mean of those that have any | {' | '.join(f'{mean:.2%}' for mean in means)} |")
-    return "\n".join(lines)
+    rows.append(["mean of those that have any", *(f"{mean:.2%}" for mean in means)])
+    return markdown_table(["task", *columns], rows)

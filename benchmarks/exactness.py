@@ -10,6 +10,8 @@ import itertools
 import pathlib
 import sys
 
+from markdown_table import markdown_table
+
 RULES, LENGTHS = ("local", "gradient"), (1, 2, 7, 64, 441)
 SIZES = tuple(itertools.product((1, 2, 3, 4), repeat=2))
 FEW_SIZES = ((1, 1), (1, 4), (2, 3), (3, 1), (4, 2), (4, 4))
@@ -104,11 +106,12 @@ def drift(rule, steps):
 
 
 def table(results):
-    lines = ["| case | largest relative difference | at |", "| --- | ---: | --- |"]
+    rows = []
     for key, row in results["worst"].items():
         at = f"L={row['depth']}, H={row['heads']}, {'masked' if row['masked'] else 'no mask'}"
-        lines.append(f"| {key} | {row['difference']:.1e} | {at} |")
-    lines.append("")
+        rows.append([key, at, f"{row['difference']:.1e}"])
+    columns = ["case", "where", "largest relative difference"]
+    lines = [markdown_table(columns, rows, text_columns=2), ""]
     for rule, row in results["drift"].items():
         lines.append(
             f"- {rule} rule, memory after {results['drift_steps']:,} steps, float32 against "

@@ -6,6 +6,7 @@ gradient step can stand in for the learned writes.
 
 import dictionary_inference
 import experiment
+from markdown_table import markdown_table
 
 import keras_mnm
 
@@ -52,8 +53,8 @@ def figures(name, step_sizes, episodes):
 def table(results):
     sizes = list(next(iter(results.values()))["gradient"])
     columns = ["weights of", "local writes", *(f"gradient, η = {size}" for size in sizes)]
-    lines = [f"| {' | '.join(columns)} |", f"| --- {'| ---: ' * (len(columns) - 1)}|"]
+    rows = []
     for name, result in results.items():
         found = [result["local"], *result["gradient"].values()]
-        lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found)} |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{value:.3f}" for value in found)])
+    return markdown_table(columns, rows)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import trainer
 from dictionary_inference import TASK
+from markdown_table import markdown_table
 
 import keras_mnm
 
@@ -68,20 +69,21 @@ def train(policy, updates):
 
 
 def table(results):
-    lines = [
-        "| rule | memory rounded to | "
-        + " | ".join(
-            f"after {int(n):,} writes" for n in next(iter(results["memory"]["local"].values()))
-        )
-        + " |"
-    ]
-    lines.append("| --- | --- |" + " ---: |" * (lines[0].count("|") - 3))
-    for rule, by_type in results["memory"].items():
-        for name, row in by_type.items():
-            lines.append(
-                f"| {rule} | {name} | " + " | ".join(f"{x:.1e}" for x in row.values()) + " |"
-            )
-    lines += ["", "| policy | loss | accuracy |", "| --- | ---: | ---: |"]
-    for policy, row in results["training"].items():
-        lines.append(f"| {policy} | {row['loss']:.4f} | {row['accuracy']:.4f} |")
-    return "\n".join(lines)
+    writes = next(iter(results["memory"]["local"].values()))
+    memory = markdown_table(
+        ["rule", "memory rounded to", *(f"after {int(n):,} writes" for n in writes)],
+        [
+            [rule, name, *(f"{x:.1e}" for x in row.values())]
+            for rule, by_type in results["memory"].items()
+            for name, row in by_type.items()
+        ],
+        text_columns=2,
+    )
+    training = markdown_table(
+        ["policy", "loss", "accuracy"],
+        [
+            [policy, f"{row['loss']:.4f}", f"{row['accuracy']:.4f}"]
+            for policy, row in results["training"].items()
+        ],
+    )
+    return f"{memory}\n\n{training}"

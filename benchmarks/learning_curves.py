@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 import experiment  # noqa: E402
 import numpy as np  # noqa: E402
 from command_line import MAZE_MODELS, MODELS, steps_per_epoch  # noqa: E402
+from markdown_table import markdown_table  # noqa: E402
 
 LABELS = {**MODELS, **MAZE_MODELS}
 
@@ -194,8 +195,8 @@ def draw():
 def table():
     """The last epoch of each, mean ± std over seeds, and when it was good."""
     goals = ", ".join(f"{metric.goal:g} {metric.label}" for metric in METRICS.values())
-    lines = [f"| task | model | seeds | last epoch | updates (maze: episodes) | to {goals} |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    columns = ["task", "model", "seeds", "last epoch", "updates (maze: episodes)", f"to {goals}"]
+    rows = []
     for _, panels in FIGURES.values():
         for instance, (_, metric) in panels.items():
             for model, label in LABELS.items():
@@ -206,11 +207,9 @@ def table():
                 good = METRICS[metric].reaches_goal(values)
                 first = [int(updates[row.argmax()]) if row.any() else "-" for row in good]
                 last = f"{values[:, -1].mean():.3f} ± {values[:, -1].std():.3f}"
-                lines.append(
-                    f"| {instance} | {label} | {len(values)} | {last} | {updates[-1]:.0f} "
-                    f"| {', '.join(map(str, first))} |"
-                )
-    return "\n".join(lines)
+                count, until = len(values), f"{updates[-1]:.0f}"
+                rows.append([instance, label, count, last, until, ", ".join(map(str, first))])
+    return markdown_table(columns, rows, text_columns=2)
 
 
 def main():

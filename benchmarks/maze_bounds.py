@@ -5,6 +5,7 @@ Rewards of whole episodes of 250 steps, mean and spread, each agent by the maze'
 
 import numpy as np
 from keras import ops
+from markdown_table import markdown_table
 
 from keras_mnm import rl
 
@@ -56,8 +57,8 @@ def numbers(tensor):
 
 
 def table(results):
-    lines = ["| agent | reward an episode | episodes |", "| --- | ---: | ---: |"]
+    rows = []
     for name, result in results.items():
         reward = f"{result['mean_reward']:.1f} ± {result['std_reward']:.1f}"
-        lines.append(f"| {name} | {reward} | {result['episodes']:,} |")
-    return "\n".join(lines)
+        rows.append([name, reward, f"{result['episodes']:,}"])
+    return markdown_table(["agent", "reward an episode", "episodes"], rows)

@@ -122,15 +122,17 @@ def ratios(seconds, pairs):
 
 
 def timing_table(groups):
+    from markdown_table import markdown_table
+
     lines = []
     for group, result in groups.items():
-        lines += ["", f"### {group}", "", "| implementation | ms a step | first step, s |"]
-        lines.append("| --- | ---: | ---: |")
-        for name, seconds in result["seconds"].items():
-            first = result["first_step_seconds"][name]
-            lines.append(f"| {name} | {1e3 * seconds:.1f} | {first:.1f} |")
-        lines += [f"| {name} | skipped: {why} | |" for name, why in result["skipped"].items()]
-        lines.append("")
+        rows = [
+            [name, f"{1e3 * seconds:.1f}", f"{result['first_step_seconds'][name]:.1f}"]
+            for name, seconds in result["seconds"].items()
+        ]
+        rows += [[name, f"skipped: {why}", ""] for name, why in result["skipped"].items()]
+        table = markdown_table(["implementation", "ms a step", "first step, s"], rows)
+        lines += ["", f"### {group}", "", table, ""]
         lines += [f"- {name}: {x:.2f} times as fast" for name, x in result["ratios"].items()]
     return "\n".join(lines)
 

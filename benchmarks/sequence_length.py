@@ -2,6 +2,7 @@
 
 import own_process
 from implementations import Shape
+from markdown_table import markdown_table
 
 NAMES = ("MNM-p fused", "MNM-g fused", "LSTM+SALU", "Keras LSTM")
 LENGTHS = (100, 300, 1000, 3000, 10_000)
@@ -23,15 +24,14 @@ def measure(quick):
 
 
 def table(results):
-    lines = [f"A training step at B={results['batch']}", ""]
-    lines += ["| implementation | T | ms a step of time | peak of the process, MB |"]
-    lines += ["| --- | ---: | ---: | ---: |"]
+    rows = []
     for name, curve in results["curves"].items():
         for length, seconds, peak in zip(
             curve["length"], curve["seconds"], curve["peak_mb"], strict=True
         ):
-            lines.append(f"| {name} | {length:,} | {1e3 * seconds / length:.3f} | {peak:.0f} |")
-    return "\n".join(lines)
+            rows.append([name, f"{length:,}", f"{1e3 * seconds / length:.3f}", f"{peak:.0f}"])
+    columns = ["implementation", "T", "ms a step of time", "peak of the process, MB"]
+    return f"A training step at B={results['batch']}\n\n{markdown_table(columns, rows)}"
 
 
 def draw(results, path):

@@ -7,6 +7,7 @@ the wanted vector's priority and the nearest other one, and by the time at which
 
 import experiment
 import numpy as np
+from markdown_table import markdown_table
 
 import keras_mnm
 from keras_mnm.files import save_figure
@@ -80,13 +81,13 @@ def table(results):
     columns = ["model", "wrong bits of 128"]
     columns += [f"weight of rank {n:+d}" if n else "of the wanted" for n in offsets]
     columns += [f"wrong bits of 8, gaps from {q['from']:.3f}" for q in quarters]
-    lines = [f"| {' | '.join(columns)} |", f"| --- {'| ---: ' * (len(columns) - 1)}|"]
+    rows = []
     for name, result in results.items():
         cells = [name, f"{result['wrong_bits']:.1f}"]
         cells += [f"{result['weights_by_rank'][str(n)]:.2f}" for n in offsets]
         cells += [f"{q['wrong_bits']:.2f}" for q in result["wrong_bits_by_gap"]]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(columns, rows)
 
 
 def draw(results, path):

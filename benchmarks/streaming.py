@@ -5,6 +5,7 @@ import time
 
 import keras
 import numpy as np
+from markdown_table import markdown_table
 
 import keras_mnm
 
@@ -56,13 +57,15 @@ def resident_mb():
 
 
 def table(results):
-    lines = [
-        "| calls | median, us | 99th percentile, us | resident memory, MB | largest output |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+    columns = {
+        "calls": ("calls", ","),
+        "median, us": ("median_us", ".0f"),
+        "99th percentile, us": ("p99_us", ".0f"),
+        "resident memory, MB": ("resident_mb", ".1f"),
+        "largest output": ("largest_output", ".3f"),
+    }
+    rows = [
+        [format(part[name], digits) for name, digits in columns.values()]
+        for part in results["parts"]
     ]
-    for row in results["parts"]:
-        lines.append(
-            f"| {row['calls']:,} | {row['median_us']:.0f} | {row['p99_us']:.0f} "
-            f"| {row['resident_mb']:.1f} | {row['largest_output']:.3f} |"
-        )
-    return "\n".join(lines)
+    return markdown_table(columns, rows, text_columns=0)

@@ -10,6 +10,8 @@ import pathlib
 import re
 import tempfile
 
+from markdown_table import markdown_table
+
 LENGTHS, STEPS = (100, 441), 3
 NAMES = ("MNM-p fused", "MNM-g fused")
 
@@ -97,11 +99,12 @@ def profile(step, kinds):
 
 
 def table(results):
-    lines = []
+    tables = []
     for name, kinds in results.items():
         total = sum(row["ms"] for row in kinds.values())
-        lines += ["", f"### {name}", "", "| kernels | share of the time | calls a step |"]
-        lines.append("| --- | ---: | ---: |")
-        for kind, row in kinds.items():
-            lines.append(f"| {kind} | {row['ms'] / total:.0%} | {row['calls']:,} |")
-    return "\n".join(lines)
+        rows = [
+            [kind, f"{row['ms'] / total:.0%}", f"{row['calls']:,}"] for kind, row in kinds.items()
+        ]
+        columns = ["kernels", "share of the time", "calls a step"]
+        tables.append(f"\n### {name}\n\n{markdown_table(columns, rows)}")
+    return "\n".join(tables)

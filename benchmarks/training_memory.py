@@ -6,6 +6,7 @@ the model, but hardly a sequence. Last, one long sequence: B=1, T=10,000.
 
 import own_process
 from implementations import Shape
+from markdown_table import markdown_table
 
 NAMES = ("MNM-p fused", "MNM-p plain", "MNM-g fused", "MNM-g plain", "MNM-p PyTorch loop")
 PAIRS = (("MNM-p fused", "MNM-p plain"), ("MNM-g fused", "MNM-g plain"))
@@ -40,18 +41,14 @@ def measure(quick):
 
 
 def table(results):
-    lines = [
-        f"Training at B=32, T={results['length']}",
-        "",
-        "| implementation | peak, MB | baseline, MB | training, MB |",
-        "| --- | ---: | ---: | ---: |",
+    kinds = "peak", "baseline", "training"
+    columns = ["implementation", *(f"{kind}, MB" for kind in kinds)]
+    rows = [
+        [name, *(f"{row[f'{kind}_mb']:.0f}" for kind in kinds)]
+        for name, row in results["by_implementation"].items()
     ]
-    for name, row in results["by_implementation"].items():
-        lines.append(
-            f"| {name} | {row['peak_mb']:.0f} | {row['baseline_mb']:.0f} "
-            f"| {row['training_mb']:.0f} |"
-        )
-    lines += [""] + [f"- {name}: {x:.1f} times less" for name, x in results["times_less"].items()]
+    lines = [f"Training at B=32, T={results['length']}", "", markdown_table(columns, rows), ""]
+    lines += [f"- {name}: {x:.1f} times less" for name, x in results["times_less"].items()]
     for name, row in results.get("B=1, T=10,000", {}).items():
         lines.append(
             f"- {name} at B=1, T=10,000: the whole process {row['peak_mb']:.0f} MB, "

@@ -5,6 +5,7 @@ A rate is at most 1. Where most are 1, a larger `step_size` lets a model write m
 
 import experiment
 import numpy as np
+from markdown_table import markdown_table
 
 import keras_mnm
 from keras_mnm.trace import memory_layer
@@ -52,10 +53,8 @@ def figures(name, episodes):
 
 def table(results):
     columns = ["preset", "step size", f"rates above {FULL}", *(f"quantile {q}" for q in LEVELS)]
-    lines = [f"| {' | '.join(columns)} |", f"| --- {'| ---: ' * (len(columns) - 1)}|"]
+    rows = []
     for name, result in results.items():
-        quantiles = " | ".join(f"{value:.2f}" for value in result["quantiles"].values())
-        lines.append(
-            f"| {name} | {result['step_size']:g} | {result['full_rates']:.0%} | {quantiles} |"
-        )
-    return "\n".join(lines)
+        quantiles = [f"{value:.2f}" for value in result["quantiles"].values()]
+        rows.append([name, f"{result['step_size']:g}", f"{result['full_rates']:.0%}", *quantiles])
+    return markdown_table(columns, rows)

@@ -14,6 +14,7 @@ import json
 
 import experiment
 from command_line import positive_int, positive_share
+from markdown_table import markdown_table
 
 FAILED = 5.0
 """A task with a larger error, in %, counts as failed."""
@@ -261,14 +262,15 @@ def table(errors):
     columns = {"error %": errors}
     for name, best in PAPER.items():
         columns[f"paper's best {name}, test files"] = dict(zip(babi.TASKS, best, strict=True))
-    lines = [f"| task | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
-    rows = [(f"{task}: {babi.TASKS[task]}", [c[task] for c in columns.values()]) for task in errors]
+    rows = [
+        [f"{task}: {babi.TASKS[task]}", *(f"{c[task]:.1f}" for c in columns.values())]
+        for task in errors
+    ]
     means = [sum(c[task] for task in errors) / len(errors) for c in columns.values()]
     failed = [sum(c[task] > FAILED for task in errors) for c in columns.values()]
-    lines += [f"| {label} | {' | '.join(f'{v:.1f}' for v in row)} |" for label, row in rows]
-    lines.append(f"| mean error | {' | '.join(f'{v:.2f}' for v in means)} |")
-    lines.append(f"| failed tasks (> {FAILED:g} %) | {' | '.join(map(str, failed))} |")
-    return "\n".join(lines)
+    rows.append(["mean error", *(f"{mean:.2f}" for mean in means)])
+    rows.append([f"failed tasks (> {FAILED:g} %)", *failed])
+    return markdown_table(["task", *columns], rows)
 
 
 def draw(errors, path, title):
