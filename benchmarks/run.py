@@ -34,6 +34,7 @@ BENCHMARKS = (
     "write_rates",
     "exchanged_rule",
     "babi_stories",
+    "memory_defaults",
 )
 """A module each, with `cases` and `RATIOS` to be timed in turn, or `measure` and `table`."""
 
