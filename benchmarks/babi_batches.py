@@ -76,7 +76,7 @@ def table(results):
     rows = []
     for row in results["steps"]:
         (size, length), batch, step = row["shape"], row["batch_seconds"], row["step_seconds"]
-        seconds = f"{1e3 * batch:.2f}", f"{1e3 * step:.0f}", f"{batch / step:.2%}"
-        rows.append([f"{size} × {length}", *seconds])
+        cells = f"{1e3 * batch:.2f}", f"{1e3 * step:.0f}", f"{batch / step:.2%}"
+        rows.append([f"{size} × {length}", *cells])
     columns = ["batch × length", "making the batch, ms", "training step, ms", "share"]
     return "\n".join([*lines, markdown_table(columns, rows)])

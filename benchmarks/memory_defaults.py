@@ -1,7 +1,7 @@
 """How soon MNM-p learns dictionary inference (4, 1), by what its memory starts from.
 
 Each variant changes one default of `MNM`. The figure is the number of updates until an epoch of
-3,200 fresh episodes has `GOAL` of its symbols right.
+fresh episodes has `GOAL` of its symbols right.
 """
 
 import keras
@@ -43,7 +43,7 @@ def learning(options, seed, updates):
     epochs = updates // STEPS_PER_EPOCH
     history = model.fit(data, epochs=epochs, verbose=0, callbacks=[StopAtGoal()]).history
     accuracy, meta_loss = history["accuracy"], history["meta_loss"]
-    return {"seed": seed, "updates": updates, "accuracy": accuracy, "meta_loss": meta_loss}
+    return {"seed": seed, "most_updates": updates, "accuracy": accuracy, "meta_loss": meta_loss}
 
 
 class StopAtGoal(keras.callbacks.Callback):
@@ -61,5 +61,5 @@ def updates_needed(run):
     """As text: the updates to the goal, or how far those that there were have led."""
     accuracy = run["accuracy"][-1]
     if accuracy < GOAL:
-        return f"{accuracy:.3f} after {run['updates']:,}"
+        return f"{accuracy:.3f} after {run['most_updates']:,}"
     return f"{len(run['accuracy']) * STEPS_PER_EPOCH:,}"

@@ -64,7 +64,7 @@ def main():
     print(text)
     if not args.quick and not args.only:
         path = args.output / f"{args.name}-{args.backend}.json"
-        save(path, results)
+        save(path, results, getattr(benchmark, "SEEDS", 0))
         if hasattr(benchmark, "draw"):
             benchmark.draw(results, path.with_suffix(".png"))
 
@@ -138,7 +138,7 @@ def timing_table(groups):
     return "\n".join(lines)
 
 
-def save(path, results, seed=0, **account):
+def save(path, results, seed):
     """Writes results with command, seed, versions and machine."""
     from trainer import machine
 
@@ -152,7 +152,6 @@ def save(path, results, seed=0, **account):
     content = {
         "command": " ".join(["python", *sys.argv]),
         "seed": seed,
-        **account,
         "versions": found,
         "machine": machine(),
         "results": results,

@@ -1,4 +1,4 @@
-"""Tables for people and pages."""
+"""Tables of results in Markdown."""
 
 
 def markdown_table(columns, rows, text_columns=1):

@@ -1,5 +1,6 @@
 """Every benchmark can be chosen by name, and its stored results still make its table."""
 
+import doctest
 import importlib
 import json
 import pathlib
@@ -16,6 +17,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "examples")]
 import babi_stories  # noqa: E402
 import exchanged_rule  # noqa: E402
 import learning_curves  # noqa: E402
+import markdown_table  # noqa: E402
 import preset_stages  # noqa: E402
 import run  # noqa: E402
 import sort_errors  # noqa: E402
@@ -35,6 +37,12 @@ def test_benchmark(name):
         assert {"command", "seed", "versions", "machine"} <= set(stored)
         table = run.timing_table if timed else module.table
         assert "---:" in table(stored["results"]), path
+
+
+def test_a_table_in_markdown():
+    tried = doctest.testmod(markdown_table)
+    assert tried.attempted
+    assert not tried.failed
 
 
 @pytest.mark.parametrize(

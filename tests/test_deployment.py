@@ -135,17 +135,13 @@ def test_int8(rule, tmp_path):
     x = np.random.default_rng(0).standard_normal((8, T, 16)).astype("float32")
     expected = model.predict(x, verbose=0)
     model.quantize("int8")
-    cell = layer.cell
-    assert all(map(_is_int8, (cell.interaction, cell.rate, cell.output_projection)))
+    parts = layer.cell.interaction, layer.cell.rate, layer.cell.output_projection
+    assert {part.quantization_mode for part in parts} == {"int8"}
     error = np.abs(model.predict(x, verbose=0) - expected).max()
     assert 0.0 < error < 0.05 * np.abs(expected).max()
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="variables"):  # as the page says: quantize after loading
         keras.saving.load_model(tmp_path / "model.keras")
-
-
-def _is_int8(layer):
-    return getattr(layer, "quantization_mode", None) == "int8"
 
 
 @pytest.mark.parametrize("path", sorted(golden_models.GOLDEN.glob("*.keras")), ids=lambda p: p.stem)

@@ -443,6 +443,30 @@ def test_evaluate_lists_each_figure_once():
     assert len(model.evaluate(x, y, verbose=0, return_dict=True)) == 2
 
 
+class WithASpare(keras.layers.Layer):
+    """Has a memory that it never calls, and hands its inputs on."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = keras_mnm.MNM(4)
+
+    def build(self, input_shape):
+        """Leaves the spare one as it is."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_a_memory_that_is_never_called_has_no_objective():
+    inputs = keras.Input((T, FEATURES))
+    outputs = keras.layers.Dense(1)(WithASpare()(keras_mnm.MNM(4)(inputs)))
+    model = keras_mnm.Model(inputs, outputs)
+    model.compile("sgd", "mse", metrics=["mse"])
+    x, y = np.ones((4, T, FEATURES), "float32"), np.ones((4, 1), "float32")
+    for logs in (model.evaluate(x, y, verbose=0, return_dict=True), train_logs(model, x, y)):
+        assert logs["loss"] - logs["mse"] == pytest.approx(logs["meta_loss"], rel=1e-4)
+
+
 def train_logs(model, x, y):
     return {name: values[0] for name, values in model.fit(x, y, verbose=0).history.items()}
 

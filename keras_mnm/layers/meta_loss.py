@@ -55,8 +55,9 @@ class MetaLoss(keras.layers.Layer):
 
     @property
     def metrics(self):
-        shown = [] if backend.TRACED_STEP_HIDES_STATE else [RunningMetaLoss(self)]
-        return [*super().metrics, *shown]
+        if backend.TRACED_STEP_HIDES_STATE or not self.built:
+            return super().metrics
+        return [*super().metrics, RunningMetaLoss(self)]
 
     def get_config(self):
         return {**super().get_config(), "weight": self.weight}
@@ -89,7 +90,7 @@ class RunningTotal(keras.Variable):
 
 
 class RunningMetaLoss(keras.metrics.Metric):
-    """Shows the running total of a `MetaLoss` layer.
+    """Shows the mean that the running total of a `MetaLoss` layer has.
 
     A metric that is updated inside a layer's call is lost on JAX and cannot be exported; the
     layer's own weight is neither, so the metric reads that.
@@ -106,5 +107,4 @@ class RunningMetaLoss(keras.metrics.Metric):
         return self._layer.running_total.result()
 
     def reset_state(self):
-        if self._layer.built:
-            self._layer.running_total.reset()
+        self._layer.running_total.reset()
