@@ -108,8 +108,8 @@ def drift(rule, steps):
 def table(results):
     rows = []
     for key, row in results["worst"].items():
-        at = f"L={row['depth']}, H={row['heads']}, {'masked' if row['masked'] else 'no mask'}"
-        rows.append([key, at, f"{row['difference']:.1e}"])
+        where = f"L={row['depth']}, H={row['heads']}, {'masked' if row['masked'] else 'no mask'}"
+        rows.append([key, where, f"{row['difference']:.1e}"])
     columns = ["case", "where", "largest relative difference"]
     lines = [markdown_table(columns, rows, text_columns=2), ""]
     for rule, row in results["drift"].items():
