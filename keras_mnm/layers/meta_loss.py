@@ -46,8 +46,7 @@ class MetaLoss(keras.layers.Layer):
         meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
         total, count = mnm_ops.meta_objective(meta)
         self.add_loss(self.weight * total / ops.maximum(count, 1.0))
-        batch = ops.stop_gradient(ops.stack([total, count]))
-        self.running_total.assign(self.running_total + ops.cast(batch, "float32"))
+        self.running_total.add(total, count)
         return outputs
 
     def compute_output_shape(self, outputs_shape, meta_shape=None):
@@ -79,6 +78,11 @@ class RunningTotal(keras.Variable):
             synchronization="on_read",
             name="running_total",
         )
+
+    def add(self, total, samples):
+        """Adds those of a batch."""
+        batch = ops.stop_gradient(ops.stack([total, samples]))
+        self.assign_add(ops.cast(batch, "float32"))
 
     def result(self):
         """The mean over the samples, 0 where there are none."""
