@@ -30,7 +30,7 @@ def measure(quick):
         "longest_question": int(questions.lengths.max()),
         "batches_a_pass": data.batches,
         "shapes": sizes,
-        "padding_waste": data.padding_waste,
+        "padding_waste": data.padding,
         "padding_waste_without_buckets": waste_without_buckets(questions, data.batch_size),
         "steps": [],
     }

@@ -41,7 +41,8 @@ def learning(options, seed, updates):
     compile_model(model, TASK.learning_rate, steps, *TASK.loss_and_metrics())
     data = TASK.episodes(INSTANCE, seed=seed, steps=STEPS_PER_EPOCH)
     epochs = updates // STEPS_PER_EPOCH
-    history = model.fit(data, epochs=epochs, verbose=0, callbacks=[StopAtGoal()]).history
+    options = {"shuffle": False, "callbacks": [StopAtGoal()], "verbose": 0}  # as in the example
+    history = model.fit(data, epochs=epochs, **options).history
     accuracy, meta_loss = history["accuracy"], history["meta_loss"]
     return {"seed": seed, "most_updates": updates, "accuracy": accuracy, "meta_loss": meta_loss}
 

@@ -176,8 +176,8 @@ def test_padding_stays_below_the_bound():
     questions = babi.Questions(np.ones(starts[-1], "uint8"), starts, answers, tasks)
     data = babi.Babi(questions, batch_size=32)
     tokens = sum(data[index][0].size for index in range(len(data)))
-    assert data.padding_waste == pytest.approx(1.0 - starts[-1] / tokens)
-    assert data.padding_waste < 0.1
+    assert data.padding == pytest.approx(1.0 - starts[-1] / tokens)
+    assert data.padding < 0.1
     assert len(data.lengths) < 20
     with pytest.raises(ValueError, match="`lengths` must be positive"):
         babi.bucket_lengths([])
@@ -187,13 +187,15 @@ def test_bucket_lengths_are_the_best():
     rng = np.random.default_rng(0)
     for _ in range(5):
         lengths = rng.integers(1, 60, size=14)
-        for max_waste in (0.3, 0.15, 0.05):
-            found = babi.bucket_lengths(lengths, max_waste)
+        for max_padding in (0.3, 0.15, 0.05):
+            found = babi.bucket_lengths(lengths, max_padding)
             padded = np.array(found)[np.searchsorted(found, lengths)]
             assert padded.sum() == brute_force(lengths.tolist(), len(found))
-            assert 1 - lengths.sum() / padded.sum() <= max_waste
+            assert 1 - lengths.sum() / padded.sum() <= max_padding
             if len(found) > 1:
-                assert 1 - lengths.sum() / brute_force(lengths.tolist(), len(found) - 1) > max_waste
+                assert (
+                    1 - lengths.sum() / brute_force(lengths.tolist(), len(found) - 1) > max_padding
+                )
 
 
 def test_every_question_comes_once_a_pass(data_dir):
@@ -201,6 +203,7 @@ def test_every_question_comes_once_a_pass(data_dir):
     data = babi.Babi(questions, batch_size=16, max_tokens=400, seed=3)
     for _ in range(2):
         passed = []
+        data.on_epoch_begin()
         for index in range(len(data)):
             length, rows = data.rows(index)
             tokens, targets = data[index]
@@ -226,7 +229,7 @@ def test_questions_come_as_often_as_asked(data_dir):
         assert np.all(times[questions.tasks == task] == {2: 3, 16: 5}.get(task, 1))
     batches = [data[index][0] for index in range(len(data))]
     padding = sum(np.sum(tokens == babi.PADDING) for tokens in batches)
-    assert data.padding_waste == pytest.approx(padding / sum(tokens.size for tokens in batches))
+    assert data.padding == pytest.approx(padding / sum(tokens.size for tokens in batches))
     with pytest.raises(ValueError, match="names task 3, of which there are no questions"):
         babi.Babi(babi.load(data_dir, tasks=[1, 2]), repeat={3: 2})
     with pytest.raises(ValueError, match="names task '2', of which"):
@@ -244,6 +247,7 @@ def test_batches_depend_on_seed_and_number_alone(data_dir):
         data = babi.Babi(questions, batch_size=16, **options)
         found = []
         while len(found) < count:
+            data.on_epoch_begin()
             found += [tuple(data.rows(index)[1]) for index in range(len(data))]
             data.on_epoch_end()
         return found[:count]
@@ -357,6 +361,7 @@ def test_exchanged_words_depend_on_seed_and_number_alone(data_dir):
         data = babi.Babi(questions, seed=seed, first_epoch=first_epoch, **options)
         found = {}
         for _ in range(epochs):
+            data.on_epoch_begin()
             for index in order(range(len(data))):
                 for row, tokens in zip(data.rows(index)[1], data[index][0]):
                     found[row] = tuple(tokens)
@@ -490,7 +495,7 @@ def test_more_padding_needs_fewer_lengths(data_dir):
         for share in (None, 0.5)
     )
     assert len(padded.lengths) < len(usual.lengths)
-    assert usual.padding_waste < 0.1 < padded.padding_waste < 0.5
+    assert usual.padding < 0.1 < padded.padding < 0.5
 
 
 def test_questions_in_words(run, capsys):

@@ -196,6 +196,26 @@ def test_evaluation_data_is_told_of_its_epochs():
     assert data.epochs > once
 
 
+class Numbered(keras_mnm.tasks.Episodes):
+    """Targets that tell the epoch."""
+
+    def draw(self, rng, batch_size):
+        return np.zeros((batch_size, 4, 3)), np.full((batch_size, 3), float(self.epoch))
+
+
+@pytest.mark.parametrize("length", [4, None])
+def test_episodes_begin_with_the_first_epoch_and_go_on(length):
+    inputs = keras.Input((length, 3))
+    model = keras_mnm.Model(inputs, keras.layers.SimpleRNN(3)(inputs))
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    data, unseen = Numbered(steps=3, first_epoch=2), Numbered(steps=3, first_epoch=5)
+    history = model.fit(data, epochs=2, verbose=0, validation_data=unseen).history
+    assert history["loss"] == pytest.approx([2.0**2, 3.0**2])
+    assert history["val_loss"] == pytest.approx([5.0**2, 6.0**2])
+    assert model.fit(data, verbose=0).history["loss"] == pytest.approx([4.0**2])
+    assert model.evaluate(unseen, verbose=0) == pytest.approx(7.0**2)
+
+
 def test_a_model_is_functional():
     """Keras makes the class itself a functional one, so that subclasses never differ from that."""
 

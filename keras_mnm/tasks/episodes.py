@@ -9,9 +9,11 @@ from keras_mnm.validation import integer
 class Episodes(keras.utils.PyDataset):
     """Fresh batches of a task for `model.fit` and `model.evaluate`.
 
-    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed sees the
-    batches that an unbroken one would have seen, in the same order with `fit(shuffle=False)`. A
-    subclass has `draw(rng, batch_size)`, which returns inputs and targets.
+    Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed at epoch
+    `e` with `first_epoch=e` sees the batches that an unbroken one would have seen, in the same
+    order with `fit(shuffle=False)`. The attribute `epoch` counts the epochs that `fit` has ended;
+    a callback may set it, as when one epoch begins at which `BackupAndRestore` goes on. A subclass
+    has `draw(rng, batch_size)`, which returns inputs and targets.
 
     Args:
         batch_size: Defaults to `32`.
@@ -29,6 +31,7 @@ class Episodes(keras.utils.PyDataset):
         self.seed = integer("seed", seed, minimum=0)
         self.epoch = integer("first_epoch", first_epoch, minimum=0)
         self.fixed = fixed
+        self._begun = False
 
     def __len__(self):
         return self.steps
@@ -41,6 +44,11 @@ class Episodes(keras.utils.PyDataset):
         """Inputs and targets of `batch_size` episodes."""
         raise NotImplementedError
 
+    def on_epoch_begin(self):
+        self._begun = True
+
     def on_epoch_end(self):
-        if not self.fixed:
+        # Keras ends an epoch before the first one, too.
+        if self._begun and not self.fixed:
             self.epoch += 1
+        self._begun = False

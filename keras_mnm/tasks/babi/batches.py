@@ -7,7 +7,7 @@ from keras_mnm.tasks.episodes import Episodes
 from keras_mnm.validation import integer, number
 
 
-def bucket_lengths(lengths, max_waste=0.09):
+def bucket_lengths(lengths, max_padding=0.09):
     """The fewest row lengths to pad to with at most this share of padding.
 
     Rows are padded to the next of the lengths. For each number of them the best ones are found by
@@ -15,7 +15,7 @@ def bucket_lengths(lengths, max_waste=0.09):
 
     Args:
         lengths: Integers, the rows' lengths.
-        max_waste: Share of padding among all tokens. Defaults to `0.09`.
+        max_padding: Share of padding among all tokens. Defaults to `0.09`.
 
     Returns:
         A sorted list of lengths, the longest row's the last of them.
@@ -23,10 +23,10 @@ def bucket_lengths(lengths, max_waste=0.09):
     Example:
 
     >>> from keras_mnm.tasks import babi
-    >>> babi.bucket_lengths([4, 5, 5, 40, 40], max_waste=0.02)
+    >>> babi.bucket_lengths([4, 5, 5, 40, 40], max_padding=0.02)
     [5, 40]
     """
-    number("max_waste", max_waste, high=1.0)
+    number("max_padding", max_padding, high=1.0)
     distinct, counts = np.unique(lengths, return_counts=True)
     if not len(distinct) or distinct[0] < 1:
         raise ValueError(
@@ -45,7 +45,7 @@ def bucket_lengths(lengths, max_waste=0.09):
         cost[np.arange(len(distinct) + 1)[None] > np.arange(len(distinct))[:, None]] = np.inf
         choices.append(cost.argmin(axis=1))
         tokens = np.concatenate([[np.inf], cost.min(axis=1)])
-        if 1.0 - total / tokens[-1] <= max_waste:
+        if 1.0 - total / tokens[-1] <= max_padding:
             break
     found, j = [], len(distinct)
     for choice in reversed(choices):
@@ -117,7 +117,7 @@ class Babi(Episodes):
         return max(1, min(self.batch_size, self.max_tokens // int(length)))
 
     @property
-    def padding_waste(self):
+    def padding(self):
         """Share of padding among the tokens of a pass."""
         tokens = sum(self.batch_size_of(length) * length for length, _ in self._shuffled(0))
         return 1.0 - float(np.sum(self._repeats * self.questions.lengths) / tokens)
