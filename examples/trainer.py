@@ -133,7 +133,7 @@ class Run:
                 epochs=-(-self.settings["steps"] // self.steps_per_epoch),
                 initial_epoch=self.epoch,
                 shuffle=False,  # batches are random already, and a resumed run repeats their order
-                callbacks=[_Checkpoint(self, data, validation, minutes), keras_mnm.StopOnNaN()],
+                callbacks=[keras_mnm.StopOnNaN(), _Checkpoint(self, data, validation, minutes)],
                 **options,
             )
         if self.is_complete() and (self.folder / _BEST).exists():

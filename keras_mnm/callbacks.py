@@ -6,10 +6,11 @@ from keras_mnm.validation import number
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops training at the first batch whose loss is NaN or infinite, and undoes the damage.
+    """Stops training at the first loss or weight that is NaN or infinite, and undoes the damage.
 
-    Raises a ValueError that names the batch. The model and its optimizer get back the values they
-    had at the beginning of the epoch, so that nothing of the bad batch stays learned.
+    Raises a ValueError that names the batch, or the epoch whose last update spoiled the weights.
+    The model and its optimizer get back the values they had at the beginning of the epoch, so that
+    nothing of the bad batch stays learned. Put it before the callbacks that save the model.
 
     Example:
 
@@ -28,22 +29,33 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
-            # Before the weights are put back: on JAX `self.model` fetches those of the last step.
-            known = {id(variable) for variable, _ in self._good}
-            undone = all(id(variable) in known for variable in self.model.variables)
-            for variable, value in self._good:
-                variable.assign(value)
-            weights = (
-                "has the weights of the beginning of that epoch"
-                if undone
-                else "was not built before `fit`, so that it has to be made anew"
-            )
-            raise ValueError(
-                f"The loss became {loss} at batch {batch + 1} of epoch {self._epoch + 1}. The "
-                f"model {weights}. Look for NaN or infinity in this batch; if its numbers are "
-                "finite, lower the learning rate or clip the gradients (global_clipnorm=10 in the "
-                "optimizer)."
-            )
+            self._undo(f"The loss became {loss} at batch {batch + 1} of epoch {self._epoch + 1}.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        # A finite loss may have a gradient that is not, which shows in the next loss, if any.
+        for weight in self.model.trainable_variables:
+            if not bool(keras.ops.all(keras.ops.isfinite(weight))):
+                self._undo(
+                    f"The last update of epoch {epoch + 1} made NaN or infinity of the weight "
+                    f"{weight.path}."
+                )
+
+    def _undo(self, what):
+        # Before the weights are put back: on JAX `self.model` fetches those of the last step.
+        known = {id(variable) for variable, _ in self._good}
+        undone = all(id(variable) in known for variable in self.model.variables)
+        for variable, value in self._good:
+            variable.assign(value)
+        weights = (
+            "has the weights of the beginning of that epoch"
+            if undone
+            else "was not built before `fit`, so that it has to be made anew"
+        )
+        raise ValueError(
+            f"{what} The model {weights}. Look for NaN or infinity in that batch; if its numbers "
+            "are finite, lower the learning rate or clip the gradients (global_clipnorm=10 in the "
+            "optimizer)."
+        )
 
 
 class MemoryMonitor(keras.callbacks.Callback):

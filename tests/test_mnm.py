@@ -418,6 +418,20 @@ def test_nan_in_the_first_epoch_of_all():
         unbuilt.fit(x, y, 2, verbose=0, shuffle=False, callbacks=[keras_mnm.StopOnNaN()])
 
 
+def test_nan_by_the_last_update_of_an_epoch_is_reported_and_not_saved(tmp_path):
+    """The gradient of a square root at zero is infinite, and the loss is not."""
+    kernel = keras.layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((3,)), kernel])
+    root = lambda y, found: ops.sqrt(ops.mean(ops.square(y - found)))
+    model.compile("sgd", root)
+    x, y = np.ones((4, 3), "float32"), np.zeros((4, 1), "float32")
+    save = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"last update of epoch 1 made NaN.*of the beginning"):
+        model.fit(x, y, verbose=0, callbacks=[keras_mnm.StopOnNaN(), save])
+    assert not any(np.any(weight) for weight in model.get_weights())
+    assert not (tmp_path / "model.keras").exists()
+
+
 def test_several_memories_show_the_sum_of_their_objectives():
     inputs = keras.Input((T, FEATURES))
     first = keras_mnm.MNM(4, return_sequences=True)(inputs)
