@@ -569,6 +569,10 @@ def stacked_core():
             lambda: rl.rollout(None, rl.Maze(episode_steps=20), rl.draw_chance(0, 1, 30)),
             "at most 20 steps.*30",
         ),
+        (
+            lambda: rl.ActorCritic(keras.layers.LSTM(3, stateful=True, **OPTIONS), 4),
+            "leave out stateful=True",
+        ),
     ],
 )
 def test_bad_arguments(make, message):

@@ -127,6 +127,15 @@ def test_damaged_download_leaves_nothing(presets, server, tmp_path, damage):
     assert cached_files(tmp_path) == []
 
 
+def test_a_card_without_its_model_is_not_taken_for_another_preset(presets, server, tmp_path):
+    keras_mnm.save_to_preset(presets[1], presets[0] / "dictionary-4x1-mnm-p", "Mine.")
+    (presets[0] / "dictionary-4x1-mnm-p" / "model.keras").unlink()
+    for source, message in ((presets[0], "model.keras is missing"), (server[0], "no model.keras")):
+        with pytest.raises(ValueError, match=message):
+            keras_mnm.from_preset("dictionary-4x1-mnm-p", source=source)
+    assert not list((tmp_path / "cache").rglob("dictionary*"))
+
+
 def test_damaged_cache_is_fetched_again(presets, server, tmp_path):
     keras_mnm.from_preset("small", source=server[0])
     (cached,) = (tmp_path / "cache").rglob("model.keras")

@@ -198,9 +198,9 @@ def _download(name, base):
             new = pathlib.Path(temporary)
             _fetch(f"{base}/{name}/{_CARD}", new / _CARD)
             card = _read_card(new / _CARD)
-            folder.mkdir(exist_ok=True)
             if not _is_whole(folder / _MODEL, card):
-                _fetch(f"{base}/{name}/{_MODEL}", new / _MODEL, card["sha256"])
+                _fetch_model(f"{base}/{name}/{_MODEL}", new / _MODEL, card)
+                folder.mkdir(exist_ok=True)
                 os.replace(new / _MODEL, folder / _MODEL)
             os.replace(new / _CARD, folder / _CARD)
     except FileNotFoundError:
@@ -213,6 +213,13 @@ def _download(name, base):
                 "as `source`."
             ) from error
     return folder
+
+
+def _fetch_model(url, path, card):
+    try:
+        _fetch(url, path, card["sha256"])
+    except FileNotFoundError as error:  # which would mean that there is no such preset
+        raise ValueError(f"it has a {_CARD} there, and no {_MODEL}.") from error
 
 
 def _fetch(url, path, sha256=None):

@@ -68,6 +68,11 @@ class ActorCritic(keras.Model):
                 "`core` must run forwards, as an agent does: leave out go_backwards=True. "
                 f"Received: {core!r}."
             )
+        if getattr(core, "stateful", False):
+            raise ValueError(
+                "`core` must begin an episode at its initial states, which the model is given and "
+                f"returns by itself: leave out stateful=True. Received: {core!r}."
+            )
         if not getattr(core, "supports_jit", True):
             raise ValueError(
                 "`core` must compile with XLA, as training does, and cuDNN does not: pass "
