@@ -1,4 +1,4 @@
-"""Pictures of training and of the memory (needs matplotlib: `pip install "keras-mnm[viz]"`)."""
+"""Pictures of training and of the memory (needs matplotlib: `pip install ".[viz]"`)."""
 
 import numpy as np
 

@@ -18,8 +18,9 @@ class MemoryRNN(keras.layers.RNN):
         super().__init_subclass__(**kwargs)
         if cell_class is not None:
             parameters = inspect.signature(cell_class.__init__).parameters
+            others = ("self", "dtype", "kwargs")  # a layer has a dtype of its own
             cls._cell_class = cell_class
-            cls._cell_options = [name for name in parameters if name not in ("self", "kwargs")]
+            cls._cell_options = [name for name in parameters if name not in others]
             for name in cls._cell_options:
                 setattr(cls, name, _cell_option(name))
 

@@ -41,7 +41,8 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         zero_output_for_mask: Whether masked steps output zeros instead of the previous output.
             Defaults to `False`.
         dtype: The dtype policy. Half precisions, mixed or not, become `float32`: the layer takes
-            inputs of any precision, and the next layer casts its outputs. Defaults to `None`,
+            inputs of any precision, and the next layer casts its outputs. In the fused form that
+            holds for a `controller` and a `feedback` of a mixed policy, too. Defaults to `None`,
             Keras's global policy.
         **kwargs: Any other argument of `MNMCell`: `controller`, `rate_per_layer`, `recall_delay`,
             `recall_decay`, `step_size`, `memory_activation`, `memory_output_activation`,
