@@ -41,8 +41,9 @@ def learning(options, seed, updates):
     compile_model(model, TASK.learning_rate, steps, *TASK.loss_and_metrics())
     data = TASK.episodes(INSTANCE, seed=seed, steps=STEPS_PER_EPOCH)
     epochs = updates // STEPS_PER_EPOCH
-    options = {"shuffle": False, "callbacks": [StopAtGoal()], "verbose": 0}  # as in the example
-    history = model.fit(data, epochs=epochs, **options).history
+    stop = StopAtGoal()
+    # With the batches of the example, in their order.
+    history = model.fit(data, epochs=epochs, shuffle=False, callbacks=[stop], verbose=0).history
     accuracy, meta_loss = history["accuracy"], history["meta_loss"]
     return {"seed": seed, "most_updates": updates, "accuracy": accuracy, "meta_loss": meta_loss}
 
