@@ -18,6 +18,16 @@ def integer(name, value, minimum=1):
     return int(value)
 
 
+def checked_seed(seed):
+    """`seed` as an int, or a ValueError when it is no number of 32 bits.
+
+    NumPy takes a larger one for several numbers, so that `(2**32, 3)` and `(0, 1, 3)` draw alike.
+    """
+    if integer("seed", seed, minimum=0) >= 2**32:
+        raise ValueError(f"`seed` must be less than 2**32. Received: seed={seed}.")
+    return int(seed)
+
+
 def number(name, value, low=0.0, high=np.inf):
     """`value`, or a ValueError when it is not a finite number in [low, high]."""
     if (

@@ -91,6 +91,8 @@ def test_folder_archive_and_packed_file_hold_the_same(data_dir, tmp_path):
     with tarfile.open(tmp_path / "babi.tar.gz", "w:gz") as archive:
         archive.add(data_dir / "tasks_1-20_v1-2", "tasks_1-20_v1-2")
     babi.pack(data_dir, tmp_path / "babi.npz")
+    with pytest.raises(ValueError, match="must end in .npz.*babi'"):
+        babi.pack(data_dir, tmp_path / "babi")
     folder = data_dir / "tasks_1-20_v1-2" / "en-valid-10k"
     for split, tasks in (("train", range(1, 21)), ("valid", [3, 1])):
         expected = babi.load(data_dir, split, tasks)
@@ -400,6 +402,13 @@ def test_babi_checks_its_arguments(data_dir):
         babi.Babi(questions, max_tokens=20)
     with pytest.raises(ValueError, match="the longest question has .* tokens"):
         babi.Babi(questions, lengths=[5])
+    for lengths in ([], [0, 80]):
+        with pytest.raises(ValueError, match=r"`lengths` must be positive.*Received: lengths=\["):
+            babi.Babi(questions, lengths=lengths)
+    with pytest.raises(ValueError, match="lengths=.*, max_tokens=79"):
+        babi.Babi(questions, lengths=[10, 80], max_tokens=79)
+    longer = babi.Babi(questions, lengths=[10, 80, 5000], max_tokens=400)
+    assert max(longer.rows(index)[0] for index in range(len(longer))) == 80
     with pytest.raises(ValueError, match="`questions` must hold at least one"):
         babi.Babi(questions._replace(tasks=questions.tasks[:0]))
 
@@ -489,7 +498,7 @@ def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, c
 
 def test_more_padding_needs_fewer_lengths(data_dir):
     options = {"data_dir": data_dir, "batch_size": 1, "max_tokens": 32768, "seed": 0}
-    settings = {"tasks": [1, 2]}
+    settings = {"tasks": [1, 2], "repeat": None, "exchange_words": None}
     usual, padded = (
         example.TASK.training_data(settings, argparse.Namespace(max_padding=share, **options), 3)
         for share in (None, 0.5)

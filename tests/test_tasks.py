@@ -66,6 +66,12 @@ def test_no_batch_comes_twice():
     assert len(set(seen)) == 12
 
 
+def test_a_seed_has_32_bits():
+    """NumPy draws alike by (2**32, 3) and (0, 1, 3)."""
+    with pytest.raises(ValueError, match="`seed` must be less than 2..32.*4294967296"):
+        DictionaryInference(8, 4, seed=2**32)
+
+
 def test_batches_depend_on_seed_epoch_and_index_alone():
     data = DictionaryInference(8, 4, batch_size=3, steps=2, seed=5)
     first, second = data[0][0], data[1][0]

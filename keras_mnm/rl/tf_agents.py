@@ -222,7 +222,8 @@ class A2CAgent(tf_agent.TFAgent):
         time_step_spec: The spec of the environment's time steps.
         action_spec: The spec of its actions, one integer.
         model: A `keras_mnm.rl.ActorCritic`, or the name of a preset.
-        optimizer: A Keras optimizer or the name of one, that takes a step in every update.
+        optimizer: A Keras optimizer or the name of one, that takes a step in every update. One that
+            was built before goes on where it was, so that it must be of this model.
         objective: `keras_mnm.rl.A2CObjective`. Defaults to `A2CObjective()`.
         train_step_counter: A `tf.Variable` that counts updates. Defaults to the global step.
         **kwargs: `debug_summaries`, `enable_summaries` of `TFAgent`.

@@ -11,7 +11,7 @@ from keras_mnm import backend
 from keras_mnm.rl.actor_critic import checked_model
 from keras_mnm.rl.maze import checked_maze
 from keras_mnm.rl.returns import a2c_losses, discounted_returns
-from keras_mnm.validation import integer, number
+from keras_mnm.validation import checked_seed, integer, number
 
 _FRESH = 1
 """The last part of the seed of evaluation, whose episodes are none of training's."""
@@ -51,15 +51,9 @@ def draw_chance(seed, batch_size, steps):
     (5, 2)
     """
     for part in seed if isinstance(seed, tuple) else (seed,):
-        _checked_seed(part)
+        checked_seed(part)
     rng = np.random.default_rng(seed)
     return Chance(rng.random(batch_size, "float32"), *rng.random((2, steps, batch_size), "float32"))
-
-
-def _checked_seed(seed):
-    if integer("seed", seed, minimum=0) >= 2**32:  # NumPy would take it for several numbers
-        raise ValueError(f"`seed` must be less than 2**32. Received: seed={seed}.")
-    return seed
 
 
 def choose(logits, uniform):
@@ -192,7 +186,7 @@ def checked_objective(objective):
 
 
 def prepared_optimizer(optimizer, variables):
-    """A Keras optimizer, built for the variables, or a ValueError where it does not fit."""
+    """A Keras optimizer, built for the variables, or a ValueError where it cannot train them."""
     if optimizer is None:
         raise ValueError(
             "`optimizer` must be a Keras optimizer or the name of one. Received: None."
@@ -227,7 +221,8 @@ class Trainer:
     Args:
         model: An `ActorCritic`.
         maze: A `Maze`.
-        optimizer: A Keras optimizer or the name of one, that takes a step in every update.
+        optimizer: A Keras optimizer or the name of one, that takes a step in every update. One that
+            was built before goes on where it was, so that it must be of this model.
         parallel: Positive integer, episodes an update. Defaults to `32`.
         objective: `A2CObjective`. Defaults to `A2CObjective()`.
         seed: Non-negative integer. Defaults to `0`.
@@ -251,7 +246,7 @@ class Trainer:
         self.optimizer = prepared_optimizer(optimizer, model.trainable_variables)
         self.parallel = integer("parallel", parallel)
         self.objective = checked_objective(objective)
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
         self.threads = integer("threads", threads)
         if self.parallel % self.threads:
             raise ValueError(

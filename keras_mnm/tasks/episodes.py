@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_mnm.validation import integer
+from keras_mnm.validation import checked_seed, integer
 
 
 class Episodes(keras.utils.PyDataset):
@@ -18,7 +18,7 @@ class Episodes(keras.utils.PyDataset):
     Args:
         batch_size: Defaults to `32`.
         steps: Batches an epoch. Defaults to `100`.
-        seed: Non-negative integer. Defaults to `0`.
+        seed: Non-negative integer under 2**32. Defaults to `0`.
         first_epoch: The epoch to begin with. Defaults to `0`.
         fixed: Whether every epoch has the same batches, for evaluation. Defaults to `False`.
         **kwargs: Arguments of `keras.utils.PyDataset`.
@@ -28,7 +28,7 @@ class Episodes(keras.utils.PyDataset):
         super().__init__(**kwargs)
         self.batch_size = integer("batch_size", batch_size)
         self.steps = integer("steps", steps)
-        self.seed = integer("seed", seed, minimum=0)
+        self.seed = checked_seed(seed)
         self.epoch = integer("first_epoch", first_epoch, minimum=0)
         self.fixed = fixed
         self._begun = False

@@ -92,13 +92,15 @@ class Babi(Episodes):
             raise ValueError("`questions` must hold at least one question. Received none.")
         self.questions = questions
         self.max_tokens = integer("max_tokens", max_tokens)
-        self.lengths = np.unique(bucket_lengths(questions.lengths) if lengths is None else lengths)
+        lengths = np.unique(bucket_lengths(questions.lengths) if lengths is None else lengths)
         longest = int(questions.lengths.max())
-        if self.lengths.max() < longest or max_tokens < longest:
+        # None is longer than need be: the longest takes what is left over.
+        self.lengths = lengths[: np.searchsorted(lengths, longest) + 1]
+        if lengths.max(initial=0) < longest or lengths[0] < 1 or max_tokens < self.lengths[-1]:
             raise ValueError(
-                f"the longest question has {longest} tokens; `lengths` must reach it and "
-                f"`max_tokens` be no less. Received: lengths up to {self.lengths.max()}, "
-                f"max_tokens={max_tokens}."
+                f"the longest question has {longest} tokens; `lengths` must be positive and reach "
+                "it, and `max_tokens` be no less than the first that does. Received: "
+                f"lengths={lengths.tolist()}, max_tokens={max_tokens}."
             )
         self._buckets = np.searchsorted(self.lengths, questions.lengths)
         self._repeats = np.ones(len(questions.tasks), int)

@@ -90,8 +90,8 @@ def load(source=None, split="train", tasks=tuple(TASKS)):
         tasks: Numbers of tasks, 1 to 20. Defaults to all.
 
     Returns:
-        `Questions`, by task and then in the order of the files. A file that is missing, truncated
-        or not in the format raises a ValueError that names it.
+        `Questions`, by task and then in the order of the files. A file that is missing, cut
+        within a story or not in the format raises a ValueError that names it.
     """
     one_of("split", split, SPLITS)
     tasks = check_tasks(tasks)
@@ -174,9 +174,11 @@ def pack(source, path, splits=("train", "valid")):
 
     Args:
         source: As in `load`.
-        path: The file.
+        path: The file, which ends in `.npz`.
         splits: What to pack. Defaults to `("train", "valid")`.
     """
+    if pathlib.Path(path).suffix != ".npz":  # by which `load` knows it
+        raise ValueError(f"A packed file's name must end in .npz. Received: {str(path)!r}.")
     arrays = {
         f"{split}_{field}": array
         for split in splits
