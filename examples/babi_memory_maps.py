@@ -59,7 +59,7 @@ def main(arguments=None):
     from keras_mnm.tasks import babi
     from keras_mnm.visualize import memory_maps
 
-    try:
+    with parser.answering():
         model = experiment.open_model(args.model)
         example.TASK.settings_of(model)
         tokens = read_story(args, example, babi)
@@ -76,8 +76,6 @@ def main(arguments=None):
             path = args.output / f"{name}.png"
             memory_maps(model, inputs, labels, path, title, queries=rows)
             print(f"Written to {path}")
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def read_story(args, example, babi):

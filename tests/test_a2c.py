@@ -157,6 +157,17 @@ def test_steps_equal_the_whole_sequence_under_a_mixed_policy(core):
         keras.config.set_dtype_policy("float32")
 
 
+def test_a_model_may_begin_by_a_step(tmp_path):
+    core = keras_mnm.MNM(8, **OPTIONS)
+    model, x = rl.ActorCritic(core, 4), observations()
+    logits, values, _ = model.step(x[:, 0], model.get_initial_state(B))
+    expected = model(x[:, :1])
+    close([logits[:, None], values[:, None]], list(expected[:2]))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    close(list(loaded(x[:, :1])[:2]), list(expected[:2]))
+
+
 def check_steps(model):
     x = observations()
     states, steps = model.get_initial_state(B), []

@@ -34,6 +34,11 @@ def test_an_episode_has_its_steps_and_depends_on_the_seed():
         episodes.append(np.array(seen))
     assert len(episodes[0]) == 21
     np.testing.assert_array_equal(episodes[0], episodes[1])
+    goals = set()
+    for seed in range(8):
+        environment.reset(seed=seed)
+        goals.add(int(environment.unwrapped._state.goal[0]))
+    assert len(goals) > 1
 
 
 def test_one_maze_follows_the_dynamics():
@@ -123,6 +128,8 @@ def test_pictures_of_cells_that_are_not_there():
     maze = rl.Maze()
     with pytest.raises(ValueError, match=r"free cells of the maze.*\[0\] in a maze of 11"):
         pictures.frame(maze, goal=0, trail=[maze.center])
+    with pytest.raises(ValueError, match="`trail` must have the agent's cell"):
+        pictures.frame(maze, goal=maze.center, trail=[])
 
 
 def color_at(frame, cell):
@@ -135,6 +142,8 @@ def test_pictures_have_goal_and_agent_where_they_are():
     pytest.importorskip("PIL", reason="Pillow is not installed; it comes with the extra 'viz'")
     goal, agent = 1 * 11 + 3, 5 * 11 + 4
     frame = pictures.frame(rl.Maze(), goal=goal, trail=[agent])
+    cells = ops.convert_to_tensor([goal, agent])  # as a rollout has them
+    assert pictures.frame(rl.Maze(), cells[0], cells[1:]).tobytes() == frame.tobytes()
     assert color_at(frame, goal) == pictures._GOAL
     assert color_at(frame, agent) == pictures._AGENT
     environment = keras_mnm.rl.gymnasium.MazeEnv("rgb_array")

@@ -147,6 +147,8 @@ class ActorCritic(keras.Model):
 
     def step(self, observations, states):
         """One step: logits `[B, num_actions]`, values `[B]`, and the list of new states."""
+        if not self.built:
+            self.build((None, None, observations.shape[-1]))
         outputs, states = self.core.cell(observations, list(states))
         return *self._heads(outputs), keras.tree.flatten(states)
 

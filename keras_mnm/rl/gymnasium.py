@@ -69,8 +69,7 @@ class MazeEnv(gymnasium.Env):
 
         if self._state is None:
             raise _must_reset()
-        cells = int(self._state.goal[0]), [int(self._state.agent[0])]
-        return np.asarray(frame(self.maze, *cells))
+        return np.asarray(frame(self.maze, self._state.goal[0], self._state.agent))
 
     def _uniform(self):
         return self.np_random.random(1, "float32")

@@ -27,7 +27,7 @@ def maze_picture(maze, path, goal, agent=None):
     agent = maze.center if agent is None else agent
     with replacing(path) as temporary:
         caption = f"{maze.size} x {maze.size} cells"
-        frame(maze, int(goal), [int(agent)], caption).save(temporary)
+        frame(maze, goal, [agent], caption).save(temporary)
 
 
 def episode_animation(maze, episodes, path, index=0, milliseconds=80):
@@ -81,7 +81,10 @@ def frame(maze, goal, trail, caption=""):
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    missing = set(map(int, [goal, *trail])) - set(maze.free_cells.tolist())
+    goal, trail = int(goal), [int(cell) for cell in trail]
+    missing = {goal, *trail} - set(maze.free_cells.tolist())
+    if not trail:
+        raise ValueError("`trail` must have the agent's cell. Received none.")
     if missing:
         raise ValueError(
             "The goal and the agent's cells must be free cells of the maze, `maze.free_cells`. "
