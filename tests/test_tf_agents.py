@@ -385,14 +385,15 @@ def test_driver_metric_training_saver_and_checkpointer(tmp_path):
     assert int(agent.train_step_counter) == 2
     assert len(agent.policy.variables()) == len(model.variables)
 
-    PolicySaver(agent.policy).save(str(tmp_path / "policy"))
-    loaded = tf.saved_model.load(str(tmp_path / "policy"))
     time_step = environment.reset()
-    step = loaded.action(time_step, loaded.get_initial_state(batch_size=B))
-    expected = agent.policy.action(time_step, agent.policy.get_initial_state(B))
-    np.testing.assert_array_equal(step.action, expected.action)
-    for one, other in zip(step.state, expected.state):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for policy in (agent.collect_policy, agent.policy):
+        PolicySaver(policy).save(str(tmp_path / "policy"))
+        loaded = tf.saved_model.load(str(tmp_path / "policy"))
+        step = loaded.action(time_step, loaded.get_initial_state(batch_size=B))
+        expected = policy.action(time_step, policy.get_initial_state(B))
+        for one, other in zip(step.state, expected.state):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(step.action, expected.action)  # of `policy`, which draws none
 
     keep = {"agent": agent, "step": agent.train_step_counter}
     common.Checkpointer(str(tmp_path / "checkpoint"), **keep).save(2)
