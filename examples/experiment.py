@@ -370,6 +370,8 @@ def write_start(folder, name):
     before = path if path.is_dir() else path.parent
     if (before / "history.json").exists():
         account = account_of(before)
+    elif (before / "preset.json").exists():
+        account = json.loads((before / "preset.json").read_text())["training"]
     else:
         account = keras_mnm.list_presets().get(name, {}).get("training")
     if account:

@@ -17,7 +17,10 @@ def at_least_float32(dtype):
 
 def copy_of(initializer):
     """An initializer that draws anew where it has no seed (Keras's repeat themselves)."""
-    return initializer.clone() if hasattr(initializer, "clone") else initializer
+    draws_anew = isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator)
+    if draws_anew or not hasattr(initializer, "clone"):
+        return initializer
+    return initializer.clone()
 
 
 def with_layers(config, *names):

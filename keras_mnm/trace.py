@@ -10,7 +10,10 @@ from keras_mnm.layers import MNM
 
 
 class MemoryTrace(NamedTuple):
-    """The memory operations on a batch of sequences, as NumPy arrays; `H` heads, `D` units."""
+    """The memory operations on a batch of sequences, as NumPy arrays; `H` heads, `D` units.
+
+    Steps are in the order in which the layer takes them: with `go_backwards`, from the end.
+    """
 
     read_keys: np.ndarray
     """`k^r`, `[B, T, H, D]`."""
@@ -37,7 +40,8 @@ def memory_trace(model, inputs, layer=None):
     Args:
         model: A functional or sequential model with an `MNM` layer, not within another layer.
         inputs: Inputs of the model, `[B, T, ...]`.
-        layer: The `MNM` layer, or its name. Defaults to `None`, the model's only one.
+        layer: The `MNM` layer, or its name; of several calls the first is traced. Defaults to
+            `None`, the model's only one.
 
     Returns:
         A `MemoryTrace`.
@@ -49,10 +53,8 @@ def memory_trace(model, inputs, layer=None):
     >>> keras_mnm.memory_trace(model, keras.random.normal((2, 5, 8))).write_keys.shape
     (2, 5, 1, 16)
     """
-    layer = memory_layer(model, layer)
-    layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
-    model_input = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    sequences = keras.Model(model_input, layer_input)(inputs)
+    layer, before_layer = memory_layer(model, layer)
+    sequences = before_layer(inputs)
     cell, dtype = layer.cell, layer.compute_dtype
     steps = range(sequences.shape[1])
     states, records = cell.get_initial_state(batch_size=sequences.shape[0]), []
@@ -87,7 +89,7 @@ def _norm(tensors):
 
 
 def memory_layer(model, layer=None):
-    """The `MNM` layer to trace, or a ValueError where `memory_trace` finds none or several."""
+    """The `MNM` layer to trace, and a model that makes its input; a ValueError where that fails."""
     if not hasattr(model, "inputs"):
         raise ValueError(
             "the memory of a functional or sequential model is traced, whose layers know their "
@@ -104,4 +106,13 @@ def memory_layer(model, layer=None):
             "Layers within other layers or models are not seen. "
             f"Received a model with the MNM layers: {names}; layer={layer!r}."
         )
-    return found[0]
+    (layer,) = found
+    layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
+    model_input = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    try:
+        return layer, keras.Model(model_input, layer_input)
+    except ValueError as error:
+        raise ValueError(
+            f"the layer {layer.name} is traced where it was called first, which was in another "
+            "model; trace that model, or give this one a layer of its own."
+        ) from error

@@ -102,7 +102,8 @@ def memory_maps(model, inputs, labels, path, title, queries=None, layer=None):
     Args:
         model: A model with an `MNM` layer.
         inputs: Inputs of the model for one sequence, `[1, T, ...]`.
-        labels: `T` words, what the steps are called.
+        labels: `T` words, what the steps are called, in the order in which the layer takes them:
+            with `go_backwards`, from the end.
         path: The PNG file.
         title: Heading of the picture.
         queries: The steps to draw as rows, a slice. Defaults to `None`, all.

@@ -367,6 +367,9 @@ def test_replaying_what_was_played_changes_nothing(rule):
         close(model(x)[0], before)
         with pytest.raises(ValueError, match=r"\[T, B, features\] = \[23, 2, 12\].*\[22, 2, 12\]"):
             model(x[:, 1:])
+        for options in ({"mask": np.ones((2, 23), bool)}, {"states": model.get_initial_state(2)}):
+            with pytest.raises(ValueError, match="the initial state, without a mask"):
+                model(x, **options)
     with pytest.raises(KeyError), model.replaying(other):
         raise KeyError
     close(model(x)[0], before)

@@ -488,6 +488,8 @@ def train_logs(model, x, y):
 def test_bad_inputs():
     with pytest.raises(ValueError, match=r"\[B, T, features\].*\(3, 5\)"):
         keras_mnm.MNM(4)(np.zeros((3, 5), "float32"))
+    with pytest.raises(ValueError, match=r"number of features.*\(None, 5, None\)"):
+        keras_mnm.MNM(4)(keras.Input((5, None)))
     layer = keras_mnm.MNM(4)
     x = np.zeros((3, 5, 2), "float32")
     layer(x)
@@ -609,3 +611,15 @@ def test_a_mask_passes_the_meta_loss():
     x[:, 2:] = 0.0
     outputs, mean = (ops.convert_to_numpy(y) for y in model(x))
     np.testing.assert_allclose(mean, outputs[:, :2].mean(axis=1), rtol=1e-5)
+
+
+def test_settings_are_told_once():
+    """What is assigned is what is computed with, or an error."""
+    layer = keras_mnm.MNM(4, step_size=0.1, meta_loss_weight=0.5)
+    for owner, name in ((layer, "meta_loss_weight"), (layer.cell, "step_size")):
+        with pytest.raises(AttributeError):
+            setattr(owner, name, 0.3)
+    layer.meta_loss.weight, layer.cell.memory.step_size = 0.25, 0.2
+    assert (layer.meta_loss_weight, layer.cell.step_size, layer.step_size) == (0.25, 0.2, 0.2)
+    config = layer.get_config()
+    assert (config["meta_loss_weight"], config["step_size"]) == (0.25, 0.2)

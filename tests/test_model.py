@@ -196,6 +196,24 @@ def test_evaluation_data_is_told_of_its_epochs():
     assert data.epochs > once
 
 
+class Labels(Batches):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], np.array([0, 2])
+
+
+def test_class_weights_of_some_classes():
+    inputs = keras.Input((None, 3))
+    model = keras_mnm.Model(inputs, keras.layers.SimpleRNN(3, "softmax")(inputs))
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", jit_compile=False)
+    losses = []
+    for index in range(3):
+        x, labels = Labels()[index]
+        found = keras.ops.convert_to_numpy(model(x))
+        losses += list(-np.log(found[range(2), labels]) * [2.0, 1.0])
+    history = model.fit(Labels(), class_weight={0: 2.0}, shuffle=False, verbose=0).history
+    assert history["loss"] == pytest.approx([np.mean(losses)], rel=1e-4)
+
+
 class Numbered(keras_mnm.tasks.Episodes):
     """Targets that tell the epoch."""
 

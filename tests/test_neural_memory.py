@@ -1,3 +1,5 @@
+import itertools
+
 import finite_differences
 import keras
 import numpy as np
@@ -304,3 +306,29 @@ def test_read_within_a_layer_of_ones_own():
     )
     with pytest.raises(ValueError, match=r"`states` must be 3 tensors.*\(\)"):
         layer.memory.read(keys, [0.0, 0.0, 0.0])
+
+    keras.config.set_dtype_policy("mixed_bfloat16")  # rounds the weights of layers within, too
+    try:
+        mixed = Reader()
+        mixed(keys)
+        mixed.memory.set_weights(layer.memory.get_weights())
+        np.testing.assert_array_equal(ops.convert_to_numpy(mixed(keys)), layer(keys))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_seed_generator_draws_each_matrix_anew():
+    def orthogonal():
+        return keras.initializers.Orthogonal(seed=keras.random.SeedGenerator(1))
+
+    memory = make("local", 3, initializer=orthogonal())
+    feedback = keras_mnm.BFPF(D, 3, kernel_initializer=orthogonal())
+    feedback.build((None, D))
+    plastic = keras_mnm.PlasticCell(D, recurrent_initializer=orthogonal())
+    plastic.build((None, D))
+    kernels = np.split(ops.convert_to_numpy(feedback.kernel), 3, axis=-1)
+    fixed, learned = map(ops.convert_to_numpy, (plastic.recurrent_kernel, plastic.plasticity))
+    for matrices in (memory.initial_memory, kernels, [fixed, learned]):
+        matrices = [ops.convert_to_numpy(matrix) for matrix in matrices]
+        for one, other in itertools.pairwise(matrices):
+            assert np.abs(one - other).max() > 0.1

@@ -268,6 +268,8 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch, capsys):
     double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])
     account = experiment.account_of(tmp_path / "later")
     assert account["started_from"] == card["training"]  # and not what the preset is later
+    experiment.write_start(tmp_path / "later", str(tmp_path / "mean" / "model.keras"))
+    assert experiment.account_of(tmp_path / "later")["started_from"] == training
 
 
 def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, monkeypatch):

@@ -190,6 +190,20 @@ def test_eager_steps_leave_nothing_behind(layer, monkeypatch):
     assert max(tensors_after_a_step() for _ in range(3)) <= first
 
 
+def test_eager_calls_are_traced_once(monkeypatch):
+    if keras.backend.backend() == "torch":
+        pytest.skip("torch traces nothing")
+    steps, step = [], sequence.fused.Sequence.step
+    count = lambda *arguments: steps.append(0) or step(*arguments)
+    monkeypatch.setattr(sequence.fused.Sequence, "step", count)
+    layer, x = keras_mnm.MNM(3), np.ones((2, 7, 3), "float32")
+    first = layer(x)
+    traced = len(steps)
+    assert traced > 0
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(first))
+    assert len(steps) == traced
+
+
 def test_shapes_of_the_past_are_forgotten():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("TensorFlow alone keeps a graph for each shape")

@@ -173,3 +173,18 @@ def test_the_map_has_reads_by_the_writes_before_them(tmp_path, monkeypatch):
             norms = np.linalg.norm(read[i]) * np.linalg.norm(written[j])
             expected[i, j] = read[i] @ written[j] / norms
     np.testing.assert_allclose(np.array(shown[0]), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_of_two_models_is_traced_in_the_first():
+    layer = keras_mnm.MNM(4)
+    first, second = (
+        keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
+        for inputs in (keras.Input((5, 3)), keras.Input((5, 3)))
+    )
+    x = np.ones((2, 5, 3), "float32")
+    assert keras_mnm.memory_trace(first, x).values.shape == (2, 5, 1, 4)
+    with pytest.raises(ValueError, match="was in another model; trace that model"):
+        keras_mnm.memory_trace(second, x)
+    second.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="was in another model"):
+        second.fit(x, np.ones((2, 1)), verbose=0, callbacks=[keras_mnm.MemoryMonitor(x)])

@@ -10,8 +10,8 @@
   `forward(*arguments)` returns a list of outputs and a list of residuals;
   `backward(residuals, cotangents)` returns one cotangent for each argument. To differentiate that,
   or to ask for forward mode, is an error on TensorFlow and torch.
-- `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow, as a
-  graph that is traced once for each shape.
+- `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow and JAX,
+  as a graph that is traced once for each shape.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
   `step(carry, input)` returns the new carry and an output. All are nests of tensors.
 - `slice_update(inputs, start, updates)`: `keras.ops.slice_update` along the second axis,

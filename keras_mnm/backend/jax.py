@@ -35,8 +35,7 @@ def compiled_step(optimizer, variables):
     return step
 
 
-def traced_once(function):
-    return function
+traced_once = jax.jit
 
 
 def custom_gradient(forward, backward):

@@ -36,6 +36,12 @@ class MemoryRNN(keras.layers.RNN):
                 f"{type(self).__name__} takes sequences of shape [B, T, features]. Received shape "
                 f"{tuple(sequences_shape)}."
             )
+        if sequences_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} makes its weights by the number of features, the last size "
+                f"of its input. Received shape {tuple(sequences_shape)}; give it, as in "
+                "keras.Input((20, 8))."
+            )
         super().build(sequences_shape, initial_state_shape)
         # The fused form would take inputs of another size without an error, for it cuts the
         # controller's kernel by theirs.

@@ -96,13 +96,20 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
-        self.meta_loss_weight = number("meta_loss_weight", meta_loss_weight)
         self._replay = _Replay()
-        self.meta_loss = MetaLoss(meta_loss_weight, dtype=self.dtype_policy, name="meta_loss")
+        weight = number("meta_loss_weight", meta_loss_weight)
+        self.meta_loss = MetaLoss(weight, dtype=self.dtype_policy, name="meta_loss")
+
+    meta_loss_weight = property(lambda self: self.meta_loss.weight)
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
         self.meta_loss.build()
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        if self._replay.tape is not None:
+            self._check_replayed(initial_state, keras.tree.flatten(mask)[0])
+        return super().call(sequences, initial_state, mask, training)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         # The objective is the mean over the steps of this call.
@@ -148,17 +155,20 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         )
         return hidden, readouts, state
 
+    def _check_replayed(self, initial_state, mask):
+        if initial_state is not None or mask is not None or self.stateful or self.go_backwards:
+            raise ValueError(
+                "A tape was played from its beginning and the initial state, without a mask; call "
+                f"the layer so within `replaying`. Received: initial_state={initial_state!r}, "
+                f"mask={mask!r}, stateful={self.stateful}, go_backwards={self.go_backwards}."
+            )
+
     def _tape_for(self, inputs):
         """The tape to replay, or None; a ValueError where it is of other inputs."""
         tape = self._replay.tape
         if tape is None:
             return None
         shape, numbers = tape
-        if self.go_backwards:
-            raise ValueError(
-                "A tape was played from its beginning, and this layer has go_backwards=True; leave "
-                "that out, or leave out `replaying`."
-            )
         if tuple(inputs.shape) != shape:
             raise ValueError(
                 f"Within `replaying`, the layer takes the inputs that the tape was played with, "

@@ -52,7 +52,7 @@ class MNMCell(MemoryCell):
         write_rule: `"local"` (MNM-p) or `"gradient"` (MNM-g). Defaults to `"local"`.
         controller: A Keras RNN cell. Defaults to `None`, which makes a
             `keras.layers.LSTMCell(units)`. Its output is `h_t`; `units` then is the size of the
-            output alone. The cell must be pure: no dropout.
+            output alone. The cell must be pure: no dropout, nothing that `training` changes.
         rate_per_layer: Whether each memory layer has a rate of its own. Defaults to `False`.
         recall_delay: Integer 𝒯 ≥ 0 of Eq. 5: the pairs of the last 𝒯 steps count, too.
             Defaults to `0`.
@@ -150,17 +150,17 @@ class MNMCell(MemoryCell):
             dtype=self.dtype_policy,
             name="memory",
         )
-        self.write_rule = self.memory.write_rule
-        self.step_size = step_size
-        self.memory_activation = self.memory.activation
-        self.memory_output_activation = self.memory.output_activation
-        self.memory_initializer = self.memory.initializer
-        self.train_initial_memory = train_initial_memory
-        self.feedback = self.memory.feedback
-
         self.interaction = self._interaction(3 * self.num_heads + 1)
         self.rate = self._dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
         self.output_projection = self._dense(self.units, "output")
+
+    write_rule = property(lambda self: self.memory.write_rule)
+    step_size = property(lambda self: self.memory.step_size)
+    memory_activation = property(lambda self: self.memory.activation)
+    memory_output_activation = property(lambda self: self.memory.output_activation)
+    memory_initializer = property(lambda self: self.memory.initializer)
+    train_initial_memory = property(lambda self: self.memory.train_initial_memory)
+    feedback = property(lambda self: self.memory.feedback)
 
     def build(self, input_shape):
         super().build(input_shape)

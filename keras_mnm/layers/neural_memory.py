@@ -36,7 +36,8 @@ class NeuralMemory(keras.layers.Layer):
         output_activation: σ of the last layer. Defaults to `"linear"`; the paper's text has
             `"tanh"`.
         initializer: Initializer of the matrices of φ_0. Defaults to `"orthogonal"`,
-            which keeps the length of keys through the layers.
+            which keeps the length of keys through the layers. One with an integer as its seed
+            makes all of them alike; give it a `keras.random.SeedGenerator`.
         train_initial_memory: Whether φ_0 is trained. Defaults to `False`: the paper found that
             training it overfits.
         feedback: The feedback prediction functions of the local rule, a layer that maps
@@ -113,6 +114,7 @@ class NeuralMemory(keras.layers.Layer):
                 shape=(self.units, self.units),
                 initializer=copy_of(self.initializer),
                 trainable=self.train_initial_memory,
+                autocast=False,  # `write` and its like are called within other layers, too
                 name=f"initial_memory_{layer}",
             )
             for layer in range(1, self.depth + 1)

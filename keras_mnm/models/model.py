@@ -149,6 +149,9 @@ class Model(keras.Model):
                 else:
                     options["callbacks"] = [epochs, *keras.tree.flatten(callbacks)]
             if train in found:
+                if options.get("class_weight"):  # of which Keras asks all up to the last label then
+                    last = self.output_shape[-1] - 1
+                    options["class_weight"] = {last: 1.0, **options["class_weight"]}
                 options["shuffle"] = False  # they are already, and Keras would warn that it cannot
             return options
 
