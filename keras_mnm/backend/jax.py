@@ -35,7 +35,15 @@ def compiled_step(optimizer, variables):
     return step
 
 
-traced_once = jax.jit
+def traced_once(function):
+    graph = jax.jit(function)
+
+    def run(*arguments):
+        # Within another one it would be a call of its own, which takes longer.
+        eager = all(map(is_concrete, jax.tree.leaves(arguments)))
+        return (graph if eager else function)(*arguments)
+
+    return run
 
 
 def custom_gradient(forward, backward):
