@@ -177,7 +177,7 @@ def draw():
                         x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
                     )
             shown = METRICS[metric]
-            for axis, label in zip(column, (shown.counted, "minutes of training, two CPU cores")):
+            for axis, label in zip(column, (shown.counted, "minutes: updates x a quiet step")):
                 axis.set_xlabel(label)
                 axis.set_ylabel(shown.label)
                 axis.grid(alpha=0.3)

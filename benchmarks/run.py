@@ -140,15 +140,15 @@ def timing_table(groups):
 
 def save(path, results, seed):
     """Writes results with command, seed, versions and machine."""
-    from trainer import machine
+    from trainer import all_versions, machine
 
-    from keras_mnm.files import versions, write_json
+    from keras_mnm.files import write_json
 
-    found = versions()
+    found = all_versions()
     if importlib.util.find_spec("torch"):
         import torch
 
-        found["torch"] = torch.__version__
+        found = {**found, "torch": torch.__version__}
     content = {
         "command": " ".join(["python", *sys.argv]),
         "seed": seed,

@@ -1,15 +1,15 @@
-"""MNM written plainly in PyTorch, as a researcher would: an eager loop and autograd."""
+"""MNM-p written plainly in PyTorch, as a researcher would: an eager loop and autograd."""
 
 import torch
 from torch import nn
 
 
 class TorchMNM(nn.Module):
-    """The equations of `keras_mnm.MNMCell` with an LSTM controller, over a sequence."""
+    """The equations of `keras_mnm.MNMCell` with an LSTM controller and local writes, over a sequence."""
 
-    def __init__(self, features, units, memory_units, heads=1, depth=3, write_rule="local"):
+    def __init__(self, features, units, memory_units, heads=1, depth=3):
         super().__init__()
-        self.heads, self.depth, self.write_rule = heads, depth, write_rule
+        self.heads, self.depth = heads, depth
         self.controller = nn.LSTMCell(features + memory_units, units)
         self.interaction = nn.Linear(units, (3 * heads + 1) * memory_units)
         self.rate = nn.Linear(memory_units, 1)
@@ -29,19 +29,12 @@ class TorchMNM(nn.Module):
 
     def write(self, memory, keys, values, rate):
         step = 2.0 / (self.heads * keys.shape[-1]) * rate[:, :, None]
-        if self.write_rule == "local":
-            z = self.activations(keys, memory)
-            expected = self.feedback(values).chunk(self.depth, dim=-1)
-            return [
-                matrix - torch.bmm(below.transpose(1, 2), step * (above - wanted))
-                for matrix, below, above, wanted in zip(memory, z[:-1], z[1:], expected)
-            ]
-        if not torch.is_grad_enabled():
-            raise RuntimeError("the gradient write needs autograd")
-        memory = [m if m.requires_grad else m.requires_grad_() for m in memory]
-        error = 0.5 * (self.activations(keys, memory)[-1] - values).square().sum()
-        gradients = torch.autograd.grad(error, memory, create_graph=True)
-        return [matrix - step * g for matrix, g in zip(memory, gradients)]
+        z = self.activations(keys, memory)
+        expected = self.feedback(values).chunk(self.depth, dim=-1)
+        return [
+            matrix - torch.bmm(below.transpose(1, 2), step * (above - wanted))
+            for matrix, below, above, wanted in zip(memory, z[:-1], z[1:], expected)
+        ]
 
     def forward(self, sequence):
         batch, steps, _ = sequence.shape

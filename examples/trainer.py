@@ -1,12 +1,16 @@
 """The training run that the examples share: `model.fit` with checkpoint, resume and results."""
 
 import contextlib
+import functools
 import json
 import os
+import pathlib
 import platform
 import re
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import typing
@@ -278,7 +282,20 @@ def origin():
     # slices of time it ran: the resumed run is the unbroken one.
     words = [os.path.basename(word) if os.path.isabs(word) else word for word in sys.argv]
     command = re.sub(r" --resume\b| --minutes[ =]\S+", "", " ".join(["python", *words]))
-    return {"command": command, "versions": versions(), "machine": machine()}
+    return {"command": command, "versions": all_versions(), "machine": machine()}
+
+
+@functools.cache
+def all_versions():
+    """`versions()`, and in a clone its commit."""
+    git = shutil.which("git")
+    if git is None:
+        return versions()
+    command = [git, "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(
+        command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True
+    )
+    return versions() | ({"commit": done.stdout.strip()} if done.returncode == 0 else {})
 
 
 def machine():

@@ -1,6 +1,7 @@
 """The pages: their Python runs, their links lead somewhere, their figures are those measured."""
 
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
@@ -52,13 +53,29 @@ def test_results_are_those_of_their_files():
     assert count > 10
 
 
-def numbers(figures, name):
-    """All numbers of that name in a nested dict."""
+def numbers(figures, name=None):
+    """All numbers in a nested dict, of that name."""
     for key, value in figures.items():
         if isinstance(value, dict):
             yield from numbers(value, name)
-        elif key == name:
+        elif key == name or (name is None and isinstance(value, float)):
             yield value
+
+
+def test_figures_are_those_of_the_files_beside_them():
+    """As in `0.997 ([json](path))`: of an evaluation, or of the end of a run."""
+    count = 0
+    for page in PAGES:
+        found = re.findall(r"([\d]+\.\d+)\s+\(\[json\]\(([^)]+\.json)\)", page.read_text())
+        for figure, path in found:
+            account = json.loads((page.parent / path).read_text())
+            measured = [account.get(key, {}) for key in ("evaluation", "figures", "results")]
+            ends = {name: values[-1] for name, values in account.get("history", {}).items()}
+            decimals = len(figure.partition(".")[2])
+            known = itertools.chain(*map(numbers, [*measured, ends]))
+            assert figure in {f"{number:.{decimals}f}" for number in known}, f"{path}: {figure}"
+        count += len(found)
+    assert count > 20
 
 
 TIMED = {
@@ -93,8 +110,11 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip("the pages are for TensorFlow first")
     if page.stem == "tf_agents" and importlib.util.find_spec("tf_agents") is None:
         pytest.skip("TF-Agents is not installed; it is the extra 'rl'")
+    snippets = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    if not snippets:
+        pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
-    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+    for snippet in snippets:
         exec(compile(snippet, page.name, "exec"), {})
 
 

@@ -623,3 +623,31 @@ def test_settings_are_told_once():
     assert (layer.meta_loss_weight, layer.cell.step_size, layer.step_size) == (0.25, 0.2, 0.2)
     config = layer.get_config()
     assert (config["meta_loss_weight"], config["step_size"]) == (0.25, 0.2)
+
+
+def test_the_pytorch_loop_of_the_benchmarks_is_the_same_model():
+    if keras.backend.backend() != "torch":
+        pytest.skip("the loop is in PyTorch")
+    import torch
+    from torch_mnm import TorchMNM
+
+    layer = keras_mnm.MNM(UNITS, D, 2, return_sequences=True)
+    x = torch.randn(B, T, FEATURES, device="cpu")
+    outputs = layer(x)
+    loop = TorchMNM(FEATURES, UNITS, D, 2)
+    cell, memory = layer.cell, layer.cell.memory
+    dense = {"interaction": cell.interaction, "rate": cell.rate, "output": cell.output_projection}
+    dense["feedback"] = memory.feedback
+    with torch.no_grad():
+        for name, one in dense.items():
+            getattr(loop, name).weight.copy_(one.kernel.value.T)
+            getattr(loop, name).bias.copy_(one.bias.value)
+        # Keras has the gates in the same order, i, f, c, o, and one bias where torch has two.
+        loop.controller.weight_ih.copy_(cell.controller.kernel.value.T)
+        loop.controller.weight_hh.copy_(cell.controller.recurrent_kernel.value.T)
+        loop.controller.bias_ih.copy_(cell.controller.bias.value)
+        loop.controller.bias_hh.zero_()
+        loop.initial_memory.copy_(torch.stack([m.value for m in memory.initial_memory]))
+    expected, meta = loop(x)
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.losses[0], meta, rtol=1e-4, atol=1e-6)
