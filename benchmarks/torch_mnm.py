@@ -5,7 +5,7 @@ from torch import nn
 
 
 class TorchMNM(nn.Module):
-    """The equations of `keras_mnm.MNMCell` with an LSTM controller and local writes, over a sequence."""
+    """The equations of an `MNMCell` with local writes and an LSTM controller, over a sequence."""
 
     def __init__(self, features, units, memory_units, heads=1, depth=3):
         super().__init__()
