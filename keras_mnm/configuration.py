@@ -17,13 +17,19 @@ def at_least_float32(dtype):
 
 def copy_of(initializer):
     """An initializer that draws anew where it has no seed (Keras's repeat themselves)."""
-    draws_anew = isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator)
-    if draws_anew or not hasattr(initializer, "clone"):
+    seed = getattr(initializer, "seed", None)
+    if seed is None or isinstance(seed, keras.random.SeedGenerator):  # none to repeat
         return initializer
     return initializer.clone()
 
 
 def with_layers(config, *names):
-    """A copy of a `get_config` with the layers of these names made, where it has them."""
-    layers = {name: config[name] for name in names if name in config}
-    return {**config, **{k: keras.saving.deserialize_keras_object(v) for k, v in layers.items()}}
+    """A copy of a `get_config` with the layers of these names made, where it has them.
+
+    They are left to be built with the layer: for its inputs, under its name.
+    """
+    layers = {}
+    for name in config.keys() & set(names):
+        own = config[name] and {**config[name], "build_config": None}
+        layers[name] = keras.saving.deserialize_keras_object(own)
+    return {**config, **layers}

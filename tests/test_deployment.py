@@ -82,6 +82,20 @@ def check_onnx(model, x, path):
     check(model, x, session.run(None, dict(zip(names, x, strict=True))))
 
 
+def test_checkpoints_of_tensorflow(tmp_path):
+    if BACKEND != "tensorflow":
+        pytest.skip("they are TensorFlow's")
+    import tensorflow as tf
+
+    model, _ = make("local whole")
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    other, _ = make("local whole")
+    other.set_weights([np.zeros(weight.shape) for weight in other.weights])
+    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+    for found, expected in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def skip_without_onnx():
     for package in ("tf2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:

@@ -651,3 +651,53 @@ def test_the_pytorch_loop_of_the_benchmarks_is_the_same_model():
     expected, meta = loop(x)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(layer.losses[0], meta, rtol=1e-4, atol=1e-6)
+
+
+def test_a_built_layer_s_configuration_is_of_an_unbuilt_one():
+    """For inputs of another size, and under names of its own."""
+    layer = keras_mnm.MNM(UNITS, D)
+    layer(np.ones((B, T, FEATURES), "float32"))
+    twin = keras_mnm.MNM.from_config(layer.get_config())
+    assert twin(np.ones((B, T, FEATURES + 2), "float32")).shape == (B, UNITS)
+    model = keras.Sequential(
+        [keras.Input((T, FEATURES)), keras_mnm.MNM(4, return_sequences=True), keras_mnm.MNM(4)]
+    )
+    clone = keras.models.clone_model(model)
+    paths = [weight.path for weight in clone.weights]
+    assert len(set(paths)) == len(paths)
+    assert [weight.shape for weight in clone.weights] == [weight.shape for weight in model.weights]
+
+
+class Quarter(keras.initializers.Initializer):
+    """Has no configuration, which Keras leaves to its author."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, shape, dtype=None):
+        return ops.full(shape, self.value, dtype)
+
+
+def test_initializers_without_a_configuration():
+    options = {"kernel_initializer": Quarter(0.25), "memory_initializer": Quarter(0.5)}
+    layer = keras_mnm.MNM(4, **options)
+    layer.build((None, 5, 3))
+    for weight, value in (
+        (layer.cell.rate.kernel, 0.25),
+        (layer.cell.interaction.kernel, 0.25),
+        (layer.cell.memory.initial_memory[2], 0.5),
+    ):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+
+
+@pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU, keras_mnm.Plastic])
+def test_any_number_but_zero_in_a_mask_is_a_step(layer):
+    keras.utils.set_random_seed(0)
+    layer, x = layer(4, return_sequences=True), keras.random.normal((2, 5, 3))
+    tokens = np.array([[7, 3, 0, 2, 0], [0, 5, 5, 5, 9]])
+    results = []
+    for mask in (tokens, tokens != 0):
+        outputs = layer(x, mask=mask)
+        results.append([ops.convert_to_numpy(y) for y in (outputs, *layer.losses)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -87,7 +87,7 @@ class MemoryRNN(keras.layers.RNN):
         inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
         present = ops.ones_like(inputs[..., :1])
         if mask is not None:
-            mask = ops.reshape(mask, (-1, sequences.shape[1], 1))
+            mask = ops.reshape(ops.cast(mask, "bool"), (-1, sequences.shape[1], 1))
             present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
             inputs = ops.where(present > 0, inputs, 0.0)  # NaN there must reach nothing
         if self.go_backwards:

@@ -119,6 +119,8 @@ class NeuralMemory(keras.layers.Layer):
             )
             for layer in range(1, self.depth + 1)
         ]
+        for weight in self.initial_memory:  # a list of them is lost on tf.train.Checkpoint
+            setattr(self, weight.name, weight)
         if self.feedback is not None:
             values_shape = (None, self.units)
             if not self.feedback.built:
