@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnm import backend
 from keras_mnm.layers import MNM
 
 
@@ -31,6 +32,7 @@ class MemoryTrace(NamedTuple):
     """`|φ|` over all layers of the memory, at the start and after each step, `[B, T + 1]`."""
 
 
+@backend.no_gradient
 def memory_trace(model, inputs, layer=None):
     """Runs a model's memory step by step and keeps what it read and wrote (Eq. 1).
 

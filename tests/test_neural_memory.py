@@ -332,3 +332,13 @@ def test_a_seed_generator_draws_each_matrix_anew():
         matrices = [ops.convert_to_numpy(matrix) for matrix in matrices]
         for one, other in itertools.pairwise(matrices):
             assert np.abs(one - other).max() > 0.1
+
+
+def test_a_memory_is_built_before_what_is_compiled():
+    memory = keras_mnm.NeuralMemory(D)
+    states = memory.get_initial_state(2)
+    weights = memory.get_weights()
+    assert [weight.shape for weight in weights[:3]] == [(D, D)] * 3
+    memory.write(np.ones((2, 1, D)), np.ones((2, 1, D)), 1.0, states)
+    for found, expected in zip(memory.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)

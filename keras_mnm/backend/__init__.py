@@ -8,8 +8,8 @@
   compiled likewise.
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
   `forward(*arguments)` returns a list of outputs and a list of residuals;
-  `backward(residuals, cotangents)` returns one cotangent for each argument. To differentiate that,
-  or to ask for forward mode, is an error on TensorFlow and torch.
+  `backward(residuals, cotangents)` returns one cotangent for each argument. To differentiate that
+  is an error on TensorFlow and torch, and to ask for forward mode everywhere.
 - `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow and JAX,
   as a graph that is traced once for each shape.
 - `scan(step, carry, inputs, length, reverse=False)`: a loop over the first axis of `inputs`;
@@ -17,6 +17,7 @@
 - `slice_update(inputs, start, updates)`: `keras.ops.slice_update` along the second axis,
   differentiable everywhere.
 - `put(inputs, start, updates)`: the same where nothing is differentiated.
+- `no_gradient(function)`: the function, of which torch records nothing for a gradient.
 - `portable_ops()`: a context in which what is traced has only operations that other runtimes know.
 - `is_concrete(x)`: whether the numbers in `x` can be read now (no tracing under way).
 - `accelerator()`: the name of the GPU or the like that new tensors are on, or None.

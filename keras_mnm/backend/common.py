@@ -10,6 +10,7 @@ OFFERED = [
     "custom_gradient",
     "gradient",
     "is_concrete",
+    "no_gradient",
     "portable_ops",
     "put",
     "scan",

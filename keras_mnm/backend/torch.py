@@ -66,6 +66,7 @@ def scan(step, carry, inputs, length, reverse=False):
 
 put = slice_update = ops.slice_update
 portable_ops = contextlib.nullcontext
+no_gradient = torch.no_grad()
 
 
 def is_concrete(x):

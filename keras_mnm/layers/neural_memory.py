@@ -140,6 +140,8 @@ class NeuralMemory(keras.layers.Layer):
 
     def get_initial_state(self, batch_size):
         """The empty memory, φ_0 for every sample: zeros, `depth` tensors `[batch_size, units²]`."""
+        if not self.built:  # before `write` and its like are compiled, where no weight can be made
+            self.build()
         return [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
 
     def call(self, keys, states=None):

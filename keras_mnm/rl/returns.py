@@ -49,14 +49,16 @@ def discounted_returns(rewards, discount, final_value=None, discounts=None):
         final_value = ops.zeros_like(rewards[:, 0])
     final_value = ops.cast(final_value, rewards.dtype)
 
-    def step(after, now):
-        reward, factor = now
-        value = reward + factor * after
-        return value, value
-
     steps = (ops.transpose(rewards), ops.transpose(discount * discounts))
-    _, returns = backend.scan(step, final_value, steps, rewards.shape[1], reverse=True)
+    _, returns = backend.scan(_return, final_value, steps, rewards.shape[1], reverse=True)
     return ops.transpose(returns)
+
+
+def _return(after, now):
+    # Not within the function that scans: JAX compiles a loop once for each step that it is given.
+    reward, factor = now
+    value = reward + factor * after
+    return value, value
 
 
 def log_probabilities(logits, actions):
