@@ -155,8 +155,8 @@ class Babi(experiment.Task):
             settings["tasks"],
             steps=steps,
             seed=args.seed,
-            repeat=dict(settings["repeat"] or ()),
-            exchange_words=settings["exchange_words"],
+            repeat=dict(settings.get("repeat") or ()),
+            exchange_words=settings.get("exchange_words"),
         )
 
     def validation(self, settings, args):

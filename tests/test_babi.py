@@ -498,7 +498,7 @@ def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, c
 
 def test_more_padding_needs_fewer_lengths(data_dir):
     options = {"data_dir": data_dir, "batch_size": 1, "max_tokens": 32768, "seed": 0}
-    settings = {"tasks": [1, 2], "repeat": None, "exchange_words": None}
+    settings = {"tasks": [1, 2]}
     usual, padded = (
         example.TASK.training_data(settings, argparse.Namespace(max_padding=share, **options), 3)
         for share in (None, 0.5)
