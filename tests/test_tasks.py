@@ -74,11 +74,11 @@ def test_a_seed_has_32_bits():
 
 def test_batches_depend_on_seed_epoch_and_index_alone():
     data = DictionaryInference(8, 4, batch_size=3, steps=2, seed=5)
+    data.on_epoch_begin()
     first, second = data[0][0], data[1][0]
     assert len(data) == 2
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, data[0][0])
-    data.on_epoch_begin()
     data.on_epoch_end()
     assert not np.array_equal(first, data[0][0])
     resumed = DictionaryInference(8, 4, batch_size=3, steps=2, seed=5, first_epoch=1)
@@ -87,6 +87,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone():
     assert not np.array_equal(first, other[0][0])
     fixed = DictionaryInference(8, 4, batch_size=3, steps=2, seed=5, fixed=True)
     fixed.on_epoch_begin()
+    np.testing.assert_array_equal(second, fixed[1][0])
     fixed.on_epoch_end()
     np.testing.assert_array_equal(first, fixed[0][0])
 

@@ -11,9 +11,9 @@ class Episodes(keras.utils.PyDataset):
 
     Batch `i` of epoch `e` depends on `(seed, e, i)` alone, so that a run which is resumed at epoch
     `e` with `first_epoch=e` sees the batches that an unbroken one would have seen, in the same
-    order with `fit(shuffle=False)`. The attribute `epoch` counts the epochs that `fit` has ended;
-    a callback may set it, as when one epoch begins at which `BackupAndRestore` goes on. A subclass
-    has `draw(rng, batch_size)`, which returns inputs and targets.
+    order with `fit(shuffle=False)`. The attribute `epoch` counts those that `fit` took to their
+    last batch; a callback may set it, as when one epoch begins at which `BackupAndRestore` goes on.
+    A subclass has `draw(rng, batch_size)`, which returns inputs and targets.
 
     Args:
         batch_size: Defaults to `32`.
@@ -31,12 +31,13 @@ class Episodes(keras.utils.PyDataset):
         self.seed = checked_seed(seed)
         self.epoch = integer("first_epoch", first_epoch, minimum=0)
         self.fixed = fixed
-        self._begun = False
+        self._begun = self._whole = False
 
     def __len__(self):
         return self.steps
 
     def __getitem__(self, index):
+        self._take(index)
         rng = np.random.default_rng((self.seed, self.epoch, index))
         return self.draw(rng, self.batch_size)
 
@@ -44,11 +45,15 @@ class Episodes(keras.utils.PyDataset):
         """Inputs and targets of `batch_size` episodes."""
         raise NotImplementedError
 
+    def _take(self, index):
+        """Notes that this batch was asked for."""
+        self._whole |= index == len(self) - 1
+
     def on_epoch_begin(self):
-        self._begun = True
+        self._begun, self._whole = True, False
 
     def on_epoch_end(self):
-        # Keras ends an epoch before the first one, too.
-        if self._begun and not self.fixed:
+        # Keras ends one before the first, too, and another of which it built the model.
+        if self._begun and self._whole and not self.fixed:
             self.epoch += 1
         self._begun = False

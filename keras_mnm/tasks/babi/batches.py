@@ -126,6 +126,7 @@ class Babi(Episodes):
 
     def rows(self, index):
         """The length of batch `index` of this epoch, and the numbers of its questions."""
+        self._take(index)
         turn, place = divmod(self.epoch * self.steps + index, self.batches)
         order = self._order  # another thread may change it meanwhile
         if order[0] != turn:
