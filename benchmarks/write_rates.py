@@ -41,7 +41,7 @@ def figures(name, episodes):
     task = experiment.task_of(keras_mnm.list_presets()[name]["training"]["settings"])
     inputs, _ = task.fresh_episodes(model, episodes, SEED)
     rates = np.asarray(keras_mnm.memory_trace(model, inputs).rates)
-    cell = memory_layer(model)[0].cell
+    cell = memory_layer(model).cell
     return {
         "step_size": cell.memory.step_size_for(cell.num_heads),
         "full_rates": float((rates > FULL).mean()),

@@ -367,13 +367,15 @@ def write_start(folder, name):
     if not name:
         return
     path = pathlib.Path(name)
-    before = path if path.is_dir() else path.parent
+    before = (path if path.is_dir() else path.parent).resolve()
     if (before / "history.json").exists():
         account = account_of(before)
-    elif (before / "preset.json").exists():
-        account = json.loads((before / "preset.json").read_text())["training"]
     else:
-        account = keras_mnm.list_presets().get(name, {}).get("training")
+        if (before / "preset.json").exists():  # the folder of a preset, or the model in it
+            source, name = before.parent, before.name
+        else:
+            source = None
+        account = keras_mnm.list_presets(source).get(name, {}).get("training")
     if account:
         write_json(folder / START, account, indent=None)
 

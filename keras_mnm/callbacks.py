@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_mnm.trace import memory_layer, memory_trace
+from keras_mnm.trace import memory_layer, memory_trace, model_before
 from keras_mnm.validation import number
 
 
@@ -92,7 +92,8 @@ class MemoryMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.model.built:
-            memory_layer(self.model, self.layer)  # now, and not after a whole epoch
+            # Now, and not after a whole epoch.
+            model_before(self.model, memory_layer(self.model, self.layer))
 
     def on_epoch_end(self, epoch, logs=None):
         trace = memory_trace(self.model, self.inputs, self.layer)

@@ -55,8 +55,8 @@ def memory_trace(model, inputs, layer=None):
     >>> keras_mnm.memory_trace(model, keras.random.normal((2, 5, 8))).write_keys.shape
     (2, 5, 1, 16)
     """
-    layer, before_layer = memory_layer(model, layer)
-    sequences = before_layer(inputs)
+    layer = memory_layer(model, layer)
+    sequences = model_before(model, layer)(inputs)
     cell, dtype = layer.cell, layer.compute_dtype
     steps = range(sequences.shape[1])
     states, records = cell.get_initial_state(batch_size=sequences.shape[0]), []
@@ -91,7 +91,7 @@ def _norm(tensors):
 
 
 def memory_layer(model, layer=None):
-    """The `MNM` layer to trace, and a model that makes its input; a ValueError where that fails."""
+    """The `MNM` layer to trace, or a ValueError where `memory_trace` finds none or several."""
     if not hasattr(model, "inputs"):
         raise ValueError(
             "the memory of a functional or sequential model is traced, whose layers know their "
@@ -108,11 +108,15 @@ def memory_layer(model, layer=None):
             "Layers within other layers or models are not seen. "
             f"Received a model with the MNM layers: {names}; layer={layer!r}."
         )
-    (layer,) = found
+    return found[0]
+
+
+def model_before(model, layer):
+    """The part of a model that makes a layer's input; a ValueError if the layer is another's."""
     layer_input = keras.tree.flatten(layer.input)[0]  # a mask follows where there is one
     model_input = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     try:
-        return layer, keras.Model(model_input, layer_input)
+        return keras.Model(model_input, layer_input)
     except ValueError as error:
         raise ValueError(
             f"the layer {layer.name} is traced where it was called first, which was in another "
