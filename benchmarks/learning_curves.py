@@ -89,6 +89,7 @@ def record(runs):
         drawn = [name for _, panels in FIGURES.values() for name in panels]
         if instance not in drawn:
             raise ValueError(f"{run} is of {instance}; the figures show {', '.join(drawn)}")
+        check_alike(name_of(settings), accounts)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for account in accounts:
         path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
@@ -101,6 +102,26 @@ def name_of(settings):
     return f"{experiment.task_of(settings).instance_name(settings)}-{settings['model']}"
 
 
+def stored(name):
+    """The accounts of the stored runs of an instance and a model, by seed."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-seed*"))]
+
+
+def check_alike(name, more=()):
+    """A ValueError where the stored runs of a name, or more of them, differ by other than seeds."""
+    runs = [*stored(name), *(run for run in more if name_of(run["settings"]) == name)]
+    for run in runs:
+        run["settings"].setdefault("steps_per_epoch", steps_per_epoch(run["settings"]))
+    for setting in sorted(set().union(*(run["settings"] for run in runs)) - {"seed", "threads"}):
+        found = [(run["settings"]["seed"], run["settings"].get(setting)) for run in runs]
+        if any(value != found[0][1] for _, value in found):
+            raise ValueError(
+                f"the runs of {name} in {RESULTS} and those to be recorded differ in more than "
+                f"their seeds: {setting} by seed is {found}; record runs of the same settings, or "
+                "remove the stored ones"
+            )
+
+
 def curves(instance, model, metric):
     """Updates and values `[seeds, epochs]` of the stored runs, or None where there are none.
 
@@ -110,18 +131,10 @@ def curves(instance, model, metric):
     """
     from keras_mnm.visualize import running_mean
 
-    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{instance}-{model}-seed*"))]
+    runs = stored(f"{instance}-{model}")
     if not runs:
         return None
-    for run in runs:
-        run["settings"].setdefault("steps_per_epoch", steps_per_epoch(run["settings"]))
-    for name in sorted(set().union(*(run["settings"] for run in runs)) - {"seed", "threads"}):
-        found = {run["settings"]["seed"]: run["settings"].get(name) for run in runs}
-        if len(set(found.values())) > 1:
-            raise ValueError(
-                f"the runs of {instance}-{model} in {RESULTS} differ in more than their seeds: "
-                f"{name} by seed is {found}; record runs of the same settings"
-            )
+    check_alike(f"{instance}-{model}")
     epochs = max(len(run["seconds"]) for run in runs)
     width = max(1, round(METRICS[metric].smoothing * epochs))
     values = [running_mean(extended(run["history"][metric], epochs), width) for run in runs]

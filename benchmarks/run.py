@@ -7,15 +7,19 @@ python benchmarks/run.py train_step --backend jax --quick
 import argparse
 import importlib
 import importlib.util
-import os
 import pathlib
 import statistics
 import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+from command_line import add_backend_option, positive_int, use_backend  # noqa: E402
+
 PAUSE = 0.3
 """Seconds."""
+REPEATS = 7
 BENCHMARKS = (
     "train_step",
     "babi_shape",
@@ -44,39 +48,43 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow")
+    add_backend_option(parser, "tensorflow", "jax", "torch")
     parser.add_argument("--quick", action="store_true", help="the smallest case; writes no file")
-    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (default: 7)")
-    parser.add_argument("--only", default="", help="only implementations whose name has this text")
+    parser.add_argument(
+        "--repeats", type=positive_int, help=f"timed steps of each (default: {REPEATS})"
+    )
+    parser.add_argument("--only", help="only implementations whose name has this text")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
     args = parser.parse_args()
-    os.environ["KERAS_BACKEND"] = args.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path.insert(0, str(HERE.parent / "examples"))
+    use_backend(parser, args.backend)
     benchmark = importlib.import_module(args.name)
 
     if hasattr(benchmark, "cases"):
         results = time_cases(benchmark, args)
         text = timing_table(results)
     else:
+        if args.only or args.repeats:
+            parser.error(f"{args.name} times no implementations; leave out --only and --repeats")
         results = benchmark.measure(args.quick)
         text = benchmark.table(results)
     print(text)
     if not args.quick and not args.only:
         path = args.output / f"{args.name}-{args.backend}.json"
-        save(path, results, getattr(benchmark, "SEEDS", 0))
+        save(path, results, getattr(benchmark, "SEEDS", getattr(benchmark, "SEED", 0)))
         if hasattr(benchmark, "draw"):
             benchmark.draw(results, path.with_suffix(".png"))
 
 
 def time_cases(benchmark, args):
-    groups = {}
+    groups, known = {}, {}
     for group, competitors in benchmark.cases(args.quick):
-        chosen = {name: make for name, make in competitors.items() if args.only in name}
-        if not chosen:
-            raise SystemExit(f"--only {args.only!r} fits none of {', '.join(competitors)}.")
-        groups[group] = time_in_turn(group, chosen, args.repeats)
-        groups[group]["ratios"] = ratios(groups[group]["seconds"], benchmark.RATIOS)
+        chosen = {name: make for name, make in competitors.items() if (args.only or "") in name}
+        known.update(competitors)
+        if chosen:
+            groups[group] = time_in_turn(group, chosen, args.repeats or REPEATS)
+            groups[group]["ratios"] = ratios(groups[group]["seconds"], benchmark.RATIOS)
+    if not groups:
+        raise SystemExit(f"--only {args.only!r} fits none of {', '.join(known)}.")
     return groups
 
 

@@ -4,6 +4,8 @@ From each peak is taken that of the same process at T=2, which has the libraries
 the model, but hardly a sequence. Last, one long sequence: B=1, T=10,000.
 """
 
+import importlib.util
+
 import own_process
 from implementations import Shape
 from markdown_table import markdown_table
@@ -16,6 +18,9 @@ def measure(quick):
     length = 20 if quick else 441
     by_name = {}
     for name in NAMES[:2] if quick else NAMES:
+        if "PyTorch" in name and importlib.util.find_spec("torch") is None:
+            print(f"{name} is skipped: torch is not installed")
+            continue
         peak = own_process.measure(name, Shape(length=length))["peak_mb"]
         baseline = own_process.measure(name, Shape(length=2))["peak_mb"]
         by_name[name] = {

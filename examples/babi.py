@@ -70,7 +70,6 @@ class Babi(experiment.Task):
         group.add_argument(
             "--exchange-words",
             action="store_true",
-            default=None,  # as in the settings of older runs
             help="exchange words of one kind in the training stories (names, places, colors and "
             "the like), at random, a question at a time",
         )
@@ -201,6 +200,8 @@ class Babi(experiment.Task):
         return looks_since >= settings["patience"]
 
     def evaluate(self, model, args):
+        if args.ask is None and args.answers > 1:
+            raise ValueError("--answers is for --ask; leave it out.")
         if args.ask is not None:
             answer(model, args.ask, args.answers)
         else:

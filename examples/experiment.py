@@ -265,7 +265,9 @@ def train(task, args, parser):
     )
     data = task.training_data(instance, args, run.steps_per_epoch)
     validation = task.validation(instance, args)
-    with run.telling():
+    with run.running():
+        if not args.resume:
+            write_start(folder, args.start_from)
         model = run.train_or_tell(model, data, validation, minutes=args.minutes)
         if model is None:
             return
@@ -313,8 +315,6 @@ def begin(model, folder, args, parser, step_size=None):
     if args.start_from and not args.resume:
         take_weights(model, args.start_from, step_size)
     check_writable(parser, folder)
-    if not args.resume:
-        write_start(folder, args.start_from)
 
 
 def take_weights(model, name, step_size=None):
@@ -360,24 +360,27 @@ def _step_sizes(model):
 
 def write_start(folder, name):
     """Keeps how the weights that a run begins with were trained, if that is known."""
-    import keras_mnm
     from keras_mnm.files import write_json
 
     (folder / START).unlink(missing_ok=True)  # of a run that kept no checkpoint
-    if not name:
-        return
-    path = pathlib.Path(name)
-    before = (path if path.is_dir() else path.parent).resolve()
-    if (before / "history.json").exists():
-        account = account_of(before)
-    else:
-        if (before / "preset.json").exists():  # the folder of a preset, or the model in it
-            source, name = before.parent, before.name
-        else:
-            source = None
-        account = keras_mnm.list_presets(source).get(name, {}).get("training")
+    account = name and account_behind(name)
     if account:
         write_json(folder / START, account, indent=None)
+
+
+def account_behind(name):
+    """The account of a model by its file, its run's folder or its preset's name, or None."""
+    import keras_mnm
+
+    path, source = pathlib.Path(name), None
+    if path.exists():
+        folder = (path if path.is_dir() else path.parent).resolve()
+        if all((folder / file).exists() for file in ("settings.json", "history.json")):
+            return account_of(folder)
+        source, name = folder.parent, folder.name  # perhaps the folder of a preset
+        if not (folder / "preset.json").exists():
+            return None
+    return keras_mnm.list_presets(source).get(name, {}).get("training")
 
 
 def task_of(settings):

@@ -139,19 +139,14 @@ def make_model(name):
 
     The plastic network is its baseline, with 100 units.
     """
-    import keras
-
     import keras_mnm
 
-    options = {"return_sequences": True, "return_state": True}
-    if name == "lstm":
-        core = keras.layers.LSTM(200, use_cudnn=False, name="lstm", **options)
-    elif "plastic" in name:
+    if "plastic" in name:
         homogeneous = name == "homogeneous-plastic"
+        options = {"return_sequences": True, "return_state": True}
         core = keras_mnm.Plastic(100, homogeneous, name="plastic", **options)
     else:
-        write_rule = {"mnm-p": "local", "mnm-g": "gradient"}[name]
-        core = keras_mnm.MNM(200, 100, 3, write_rule=write_rule, name="mnm", **options)
+        core = experiment.recurrent_layer(name, units=200, num_heads=3, return_state=True)
     return keras_mnm.rl.ActorCritic(core, num_actions=4, name="actor_critic")
 
 
@@ -198,7 +193,9 @@ def train(args, parser):
         f"{args.parallel} side by side; results in {folder}/",
         flush=True,
     )
-    with run.telling():
+    with run.running():
+        if not args.resume:
+            experiment.write_start(folder, args.start_from)
         model = run.train_or_tell(model, maze, args.threads, minutes=args.minutes)
         if model is None:
             return

@@ -23,6 +23,11 @@ from keras_mnm import backend
 from keras_mnm.files import load_model, replacing, versions, write_json
 from keras_mnm.visualize import learning_curve
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 _CHECKPOINT, _SETTINGS, _HISTORY = "checkpoint.keras", "settings.json", "history.json"
 _MODEL, _BEST, _METRICS = "model.keras", "best.keras", "metrics.json"
 
@@ -32,7 +37,7 @@ class Validation(typing.NamedTuple):
 
     data: keras.utils.PyDataset
     every: int
-    """Epochs from one validation to the next."""
+    """Epochs from one validation to the next; the last epoch is validated, too."""
     monitor: str
     """The figure that counts, the more the better."""
 
@@ -79,23 +84,16 @@ class Run:
 
     def open(self, resume):
         """Loads the earlier run to resume it. A ValueError where there is none, or another."""
+        if not resume:
+            self._check_unused()
+            return
         checkpoint = self.folder / _CHECKPOINT
         before, state = self._read(_SETTINGS), self._read(_HISTORY)
-        finished = bool(state and state["finished"])
-        if not resume:
-            if checkpoint.exists():
-                kind = "a finished" if finished else "an unfinished"
-                way = "" if finished else "continue it with --resume, or "
-                raise ValueError(
-                    f"{self.folder} holds {kind} run; {way}choose another folder with --output."
-                )
-            return
         if before is None or state is None or not checkpoint.exists():
             raise ValueError(f"there is no checkpoint in {self.folder}; leave out --resume.")
-        before = {"steps_per_epoch": command_line.steps_per_epoch(before), **before}  # older runs
         changed = [
             f"{name} (there {before.get(name)!r}, here {self.settings.get(name)!r})"
-            for name in sorted((before.keys() | self.settings) - {"threads"})  # of older runs
+            for name in sorted(before.keys() | self.settings)
             if before.get(name) != self.settings.get(name)
         ]
         if changed:
@@ -103,7 +101,7 @@ class Run:
                 f"the checkpoint in {self.folder} is of other settings: {', '.join(changed)}; "
                 "give the same ones, or choose another folder with --output."
             )
-        if finished:
+        if state["finished"]:
             raise ValueError(
                 f"the run in {self.folder} is finished; to train on, begin a new one with "
                 f"--start-from {self.folder / _MODEL} and another --output."
@@ -113,6 +111,16 @@ class Run:
         epochs = -(-int(self._model.optimizer.iterations) // self.steps_per_epoch)
         self.seconds, self.origin = state["seconds"][:epochs], state["origin"]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
+
+    def _check_unused(self):
+        """A ValueError where the folder has a checkpoint or a result."""
+        if any((self.folder / name).exists() for name in (_CHECKPOINT, _MODEL)):
+            finished = (self._read(_HISTORY) or {}).get("finished", True)
+            kind = "a finished" if finished else "an unfinished"
+            way = "" if finished else "continue it with --resume, or "
+            raise ValueError(
+                f"{self.folder} holds {kind} run; {way}choose another folder with --output."
+            )
 
     def train(self, model, data, validation=None, minutes=None):
         """Fits the model.
@@ -129,12 +137,13 @@ class Run:
         if self._model is None:
             self._begin(model)
         if not self.is_complete():
-            options = {}
+            epochs, options = -(-self.settings["steps"] // self.steps_per_epoch), {}
             if validation:
-                options = {"validation_data": validation.data, "validation_freq": validation.every}
+                looks = [*range(validation.every, epochs, validation.every), epochs]
+                options = {"validation_data": validation.data, "validation_freq": looks}
             self._model.fit(
                 data,
-                epochs=-(-self.settings["steps"] // self.steps_per_epoch),
+                epochs=epochs,
                 initial_epoch=self.epoch,
                 shuffle=False,  # batches are random already, and a resumed run repeats their order
                 callbacks=[keras_mnm.StopOnNaN(), _Checkpoint(self, data, validation, minutes)],
@@ -145,7 +154,7 @@ class Run:
         return self._model
 
     def _begin(self, model):
-        for name in (_BEST, _METRICS):  # of a run that kept no checkpoint
+        for name in (_BEST, _HISTORY, _METRICS):  # of a run that kept no checkpoint
             (self.folder / name).unlink(missing_ok=True)
         self._write(_SETTINGS, self.settings)
         self._model = model
@@ -155,11 +164,17 @@ class Run:
         return self.updates >= self.settings["steps"] or self._is_done(self.history)
 
     @contextlib.contextmanager
-    def telling(self):
-        """Within, Ctrl-C and SIGTERM end the program, and it tells how to go on."""
+    def running(self):
+        """Within, the folder is this run's alone, and Ctrl-C and SIGTERM tell how to go on.
+
+        A ValueError where another process trains in the folder.
+        """
         handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
-            yield
+            with _locked(self.folder):
+                if self._model is None:
+                    self._check_unused()  # again: a run may have ended since `open`
+                yield
         except KeyboardInterrupt:
             print(f"\n{self._interrupted('Interrupted')}", flush=True)
             sys.exit(130)
@@ -238,6 +253,23 @@ class Run:
     def _write_history(self, finished):
         state = {"finished": finished, "seconds": self.seconds, "history": self.history}
         self._write(_HISTORY, {**state, "origin": self.origin})
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Within, no other process has the folder's lock; nothing where the system has no such."""
+    if fcntl is None:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process trains in {folder}; let it end, or choose another folder with "
+                "--output."
+            ) from None
+        yield
 
 
 class _Checkpoint(keras.callbacks.Callback):

@@ -68,7 +68,8 @@ class MemoryMonitor(keras.callbacks.Callback):
     Args:
         inputs: Inputs of the model, a few samples without padding: `[B, T, ...]`.
         max_growth: Number; a memory whose norm, at any step, is more than so many times that of
-            the initial one ends training with a ValueError. Defaults to `100`.
+            the initial one (if that is not zero), or not finite, ends training with a ValueError.
+            Defaults to `100`.
         layer: The `MNM` layer or its name, see `keras_mnm.memory_trace`. Defaults to `None`, the
             model's only one.
 
@@ -102,7 +103,7 @@ class MemoryMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs["memory_norm"] = float(trace.memory_norms[:, -1].max())
             logs["write_norm"] = write
-        if not memory <= self.max_growth * initial:  # NaN, too
+        if not np.isfinite(memory) or memory > self.max_growth * initial > 0.0:
             raise ValueError(
                 f"The memory's norm became {memory:.3g} in epoch {epoch + 1}, with writes of up to "
                 f"{write:.3g}; the initial memory has {initial:.3g}, and the limit is "

@@ -5,6 +5,7 @@ import itertools
 import json
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 
@@ -76,6 +77,81 @@ def test_figures_are_those_of_the_files_beside_them():
             assert figure in {f"{number:.{decimals}f}" for number in known}, f"{path}: {figure}"
         count += len(found)
     assert count > 20
+
+
+def account_of(path):
+    return json.loads((ROOT / "benchmarks/results" / path).read_text())
+
+
+def rows_of(page, heading):
+    """The cells of the table's rows below a heading."""
+    text = "\n" + (ROOT / "docs" / page).read_text()
+    section = text.split(f"\n{heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)[2:]
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
+
+
+def test_evaluations_of_presets_are_those_of_their_files():
+    rows = rows_of("algorithmic_tasks.md", "## Presets")
+    assert len(rows) > 10
+    for name, figures, *_ in rows:
+        evaluation = account_of(f"{name.strip('`')}.json")["evaluation"]
+        for figure in re.findall(r"\d+\.\d+", figures):
+            decimals = len(figure.partition(".")[2])
+            assert figure in {f"{x:.{decimals}f}" for x in numbers(evaluation)}, name
+
+
+STARTED = {
+    "dictionary (4, 1)": "dictionary-4x1",
+    "dictionary (8, 4)": "dictionary-8x4",
+    "dictionary (12, 8)": "dictionary-12x8",
+    "dictionary (16, 12)": "dictionary-16x12",
+    "double copy": "double-copy",
+    "priority sort": "priority-sort",
+}
+
+
+def test_runs_from_scratch_are_those_of_their_files():
+    rows = rows_of("algorithmic_tasks.md", "## From scratch")
+    assert len(rows) == len(STARTED)
+    for label, updates, *cells in rows:
+        task, metric = label.rsplit(", ", 1)
+        key, decimals = ("wrong_bits", 1) if "wrong bits" in metric else ("accuracy", 3)
+        for model, cell in zip(("mnm-p", "mnm-g", "lstm-salu", "lstm"), cells, strict=True):
+            folder = ROOT / "benchmarks/results/learning_curves"
+            runs = [
+                json.loads(p.read_text()) for p in folder.glob(f"{STARTED[task]}-{model}-seed*")
+            ]
+            assert {run["settings"]["steps"] for run in runs} == {int(updates.replace(",", ""))}
+            ends = [run["history"][key][-1] for run in runs]
+            mean, spread = statistics.fmean(ends), statistics.pstdev(ends)
+            said = f"{mean:.{decimals}f}" + f" ± {spread:.{decimals}f}" * (len(runs) > 1)
+            said += f" ({len(runs)})" * (len(runs) == 2)
+            assert cell == said, (label, model)
+
+
+def test_errors_by_task_are_those_of_their_files():
+    figures = [account_of(f"babi-{model}.json")["figures"] for model in ("mnm-p", "mnm-g")]
+    *tasks, mean, failed = rows_of("babi.md", "# bAbI")
+    assert len(tasks) == 20
+    for label, *cells in tasks:
+        errors = [f["error_per_task"][label.split(":")[0]] for f in figures]
+        assert cells[:2] == [f"{error:.1f}" for error in errors], label
+    assert mean[1:3] == [f"{f['mean_error']:.2f}" for f in figures]
+    assert failed[1:3] == [str(f["failed_tasks"]) for f in figures]
+
+
+def test_rewards_are_those_of_their_files():
+    count = 0
+    for *_, cell in rows_of("maze.md", "## Results"):
+        ((mean, spread, path),) = re.findall(r"\[([\d.]+) ± (\d+)\]\((\S+)\)", cell)
+        account = json.loads((ROOT / "docs" / path).read_text())
+        measured = account.get("figures") or account["results"]
+        decimals = len(mean.partition(".")[2])
+        assert mean in {f"{x:.{decimals}f}" for x in numbers(measured, "mean_reward")}, path
+        assert spread in {f"{x:.0f}" for x in numbers(measured, "std_reward")}, path
+        count += 1
+    assert count > 5
 
 
 TIMED = {

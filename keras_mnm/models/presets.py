@@ -25,9 +25,9 @@ def list_presets(source=None):
     """The known presets and their cards.
 
     Args:
-        source: A folder of presets. Defaults to the folder named by the environment variable
-            `KERAS_MNM_PRESETS`, if it is one. The packaged presets are always listed. A damaged
-            card is left out, with a warning.
+        source: A folder of presets, or a base URL, of which those are known that were fetched.
+            Defaults to the environment variable `KERAS_MNM_PRESETS`. The packaged presets are
+            always listed. A damaged card is left out, with a warning.
 
     Returns:
         A dict from name to card: `description`, `metrics` (with their seeds), `training`,
@@ -41,8 +41,8 @@ def list_presets(source=None):
     """
     folders = [_PACKAGED]
     source = _source(source)
-    if source and not _is_url(source):
-        folders.append(pathlib.Path(source))
+    if source:
+        folders.append(_cache(source) if _is_url(source) else pathlib.Path(source))
     paths = [path for folder in folders for path in sorted(folder.glob(f"*/{_CARD}"))]
     cards = {}
     for path in paths:
@@ -181,17 +181,20 @@ def _unknown(name, source):
     )
 
 
+def _cache(base):
+    """The folder in Keras's cache for the presets of a URL, apart from those of other ones."""
+    place = hashlib.sha256(base.rstrip("/").encode()).hexdigest()[:12]
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    return home / "keras_mnm" / place
+
+
 def _download(name, base):
     """Brings `<base>/<name>/` into Keras's cache and returns the folder there.
 
     What the cache holds stays until a whole preset takes its place. A FileNotFoundError where the
     server has no such preset.
     """
-    base = base.rstrip("/")
-    # Presets of the same name from different places stay apart.
-    place = hashlib.sha256(base.encode()).hexdigest()[:12]
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-    folder = home / "keras_mnm" / place / name
+    base, folder = base.rstrip("/"), _cache(base) / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:

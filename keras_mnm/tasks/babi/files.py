@@ -195,7 +195,7 @@ def _unpack(path, split, tasks):
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} holds no packed bAbI questions of split {split!r}: {error}. Make it again "
-            "with keras_mnm.tasks.babi.pack."
+            f"with keras_mnm.tasks.babi.pack(source, {path.name!r}, splits={SPLITS})."
         ) from error
     wanted = np.flatnonzero(np.isin(whole.tasks, tasks))
     rows = [whole.row(number) for number in wanted]
