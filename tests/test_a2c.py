@@ -104,9 +104,12 @@ def test_losses_match_plain_loops():
             value += weights[b, t] * advantage**2
             concentration += weights[b, t] * (chances**2).sum()
         expected = np.array([policy, value, concentration]) / counts.sum()
-        padded = actions if mask is None else np.where(mask, actions, -1)
-        found = rl.a2c_losses(logits, values, padded, returns, mask, sample_weight)
+        padding = ((actions, -1), (values, np.nan), (returns, np.nan))
+        padded = [x if mask is None else np.where(mask, x, nothing) for x, nothing in padding]
+        found = rl.a2c_losses(logits, padded[1], padded[0], padded[2], mask, sample_weight)
         close(list(found), list(expected), 1e-6)
+    nothing = rl.a2c_losses(logits, values, actions, returns, np.zeros((B, T), bool))
+    assert [float(loss) for loss in nothing] == [0.0, 0.0, 0.0]
 
 
 def test_returns_of_whole_numbers_and_an_action_that_is_ruled_out():
@@ -375,6 +378,18 @@ def test_replaying_what_was_played_changes_nothing(rule):
     close(model(x)[0], before)
 
 
+def test_a_memory_without_a_fused_form_is_played_step_by_step():
+    core = keras_mnm.MNM(8, 6, 2, recall_delay=1, **OPTIONS)
+    model, maze, chance = rl.ActorCritic(core, 4), rl.Maze(), rl.draw_chance(3, B, 5)
+    model.build((None, 5, FEATURES))
+    episodes, tape = rl.training._play(model, maze, chance)
+    assert tape is None
+    logits = model(episodes.observations)[0]
+    for step in range(5):
+        chosen = rl.choose(logits[:, step], chance.actions[step])
+        np.testing.assert_array_equal(numpy(episodes.actions)[:, step], numpy(chosen))
+
+
 def test_torch_records_no_gradient_of_what_is_played():
     if keras.backend.backend() != "torch":
         pytest.skip("the other backends record none outside of a gradient")
@@ -587,6 +602,7 @@ def stacked_core():
             lambda: rl.ActorCritic(keras.layers.LSTM(3, stateful=True, **OPTIONS), 4),
             "leave out stateful=True",
         ),
+        (lambda: rl.log_probabilities([[0.0, 0.0]], [-1]), "from 0 to 1.*from -1 to -1"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -1,8 +1,10 @@
 """bAbI: files, encoding, buckets, and the example, on small files that the tests write."""
 
 import argparse
+import hashlib
 import json
 import math
+import pathlib
 import tarfile
 
 import babi as example
@@ -156,6 +158,11 @@ def test_a_download_is_checked(tmp_path, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"could not be downloaded.*hash.*give its path"):
         babi.load()
+    urls = ((tmp_path / "absent.tar.gz").as_uri(), (tmp_path / "other.tar.gz").as_uri())
+    monkeypatch.setattr(babi.files, "ARCHIVE_URLS", urls)
+    sha256 = hashlib.sha256(b"something else").hexdigest()
+    monkeypatch.setattr(babi.files, "ARCHIVE_SHA256", sha256)
+    assert pathlib.Path(babi.files.download()).read_bytes() == b"something else"
 
 
 def brute_force(lengths, count):
@@ -220,6 +227,18 @@ def test_every_question_comes_once_a_pass(data_dir):
             passed.extend(rows)
         assert sorted(passed) == list(range(len(questions.tasks)))
         data.on_epoch_end()
+
+
+def test_a_pass_is_shuffled_in_its_batches_and_within_them(data_dir):
+    data, passes = babi.Babi(babi.load(data_dir), batch_size=16), []
+    for _ in range(2):
+        data.on_epoch_begin()
+        passes.append([data.rows(index) for index in range(len(data))])
+        data.on_epoch_end()
+    lengths = [length for length, _ in passes[0]]
+    assert lengths != sorted(lengths)
+    one, other = ({frozenset(map(int, rows)) for _, rows in each} for each in passes)
+    assert one != other
 
 
 def test_questions_come_as_often_as_asked(data_dir):

@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_runs_of_different_settings_are_not_averaged(stored):
         stored(an_account(0, [0.5], **one), an_account(1, [0.5], steps=7))
         with pytest.raises(ValueError, match="differ in more than their seeds: steps by seed is"):
             learning_curves.curves("dictionary-4x1", "lstm", "accuracy")
+
+
+def test_only_the_groups_that_fit_are_timed():
+    competitors = {"one": lambda: lambda: None}
+    cases = lambda quick: [("a", competitors), ("b", {**competitors, "two": competitors["one"]})]
+    benchmark = types.SimpleNamespace(cases=cases, RATIOS=())
+    args = types.SimpleNamespace(only="two", repeats=1, quick=False)
+    assert list(run.time_cases(benchmark, args)) == ["b"]
+    args.only = "three"
+    with pytest.raises(SystemExit, match="'three' fits none of one, two"):
+        run.time_cases(benchmark, args)
 
 
 def test_runs_in_other_numbers_of_threads_are_averaged(stored):

@@ -127,6 +127,31 @@ def test_a_run_that_is_finished_elsewhere_tells_where_it_was_trained(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["machine"] == "another one"
 
 
+def test_an_epoch_whose_checkpoint_was_not_written_comes_again(tmp_path, monkeypatch):
+    """A run killed right after it wrote the history of its last epoch."""
+    import trainer
+
+    arguments = ["--steps", "6", "--steps-per-epoch", "3", "--batch-size", "4", "--episodes", "4"]
+    arguments += ["--model", "lstm", "--output", str(tmp_path)]
+    begin, checkpoint = trainer._Checkpoint.on_epoch_begin, tmp_path / "checkpoint.keras"
+
+    def keep(self, epoch, logs=None):
+        if epoch == 1:
+            shutil.copy(checkpoint, tmp_path / "first.keras")
+        begin(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Checkpoint, "on_epoch_begin", keep)
+        dictionary_inference.main(arguments)
+    whole = json.loads((tmp_path / "history.json").read_text())
+    (tmp_path / "first.keras").replace(checkpoint)
+    (tmp_path / "history.json").write_text(json.dumps({**whole, "finished": False}))
+    (tmp_path / "metrics.json").unlink()
+    dictionary_inference.main([*arguments, "--resume"])
+    again = json.loads((tmp_path / "history.json").read_text())["history"]
+    assert again["loss"] == pytest.approx(whole["history"]["loss"], rel=1e-5)
+
+
 def test_the_account_of_a_resumed_run_is_that_of_an_unbroken_one(monkeypatch):
     import trainer
 

@@ -157,6 +157,8 @@ def test_batches_without_end_and_callbacks_of_every_kind():
     assert seen == [0, 1] * 3
     assert data.begun >= 6
     assert data.epochs >= 6
+    data.workers = 2
+    model.fit(data, steps_per_epoch=4, verbose=0, shuffle=False)
 
 
 class TwoInputs(Batches):

@@ -11,6 +11,7 @@ import make_preset
 import numpy as np
 import priority_sort
 import pytest
+import trainer
 
 import keras_mnm
 
@@ -155,6 +156,64 @@ def test_figures_count_mistakes():
     assert priority_sort.TASK.solved({"wrong_bits": 0.0})
 
 
+def test_a_run_ends_after_four_epochs_without_a_mistake():
+    done = lambda *values: double_copy.TASK.is_done({}, {"sequence_accuracy": list(values)})
+    assert done(0.5, 1.0, 1.0, 1.0, 1.0)
+    assert not done(1.0, 1.0, 1.0)
+    assert not done(1.0, 0.9, 1.0, 1.0, 1.0)
+
+
+def test_the_learning_rate_falls_to_a_twentieth():
+    rate = trainer.make_optimizer(0.2, 10)._learning_rate
+    assert [float(rate(step)) for step in (0, 10)] == pytest.approx([0.2, 0.01])
+
+
+def test_fresh_episodes_are_none_of_trainings():
+    embedding = keras.layers.Embedding(12, 12)
+    model = keras.Sequential([keras.Input((10,)), embedding, keras.layers.Cropping1D((4, 0))])
+    fresh, _ = double_copy.TASK.fresh_episodes(model, 20, seed=0)
+    seen, _ = double_copy.TASK.episodes({"length": 3}, batch_size=20, seed=0)[0]
+    assert not np.array_equal(fresh, seen)
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    run, other = (trainer.Run(tmp_path, {"steps": 4, "seed": seed}) for seed in (0, 1))
+    for each in (run, other):
+        each.open(resume=False)
+    with (
+        run.running(),
+        pytest.raises(ValueError, match="another process trains in"),
+        other.running(),
+    ):
+        pass
+    with run.running():
+        (tmp_path / "checkpoint.keras").touch()
+        (tmp_path / "history.json").write_text('{"finished": false}')
+    with pytest.raises(ValueError, match="an unfinished run"), other.running():
+        pass
+
+
+def test_a_result_without_its_checkpoint_is_kept(lstm_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(lstm_run, folder)
+    (folder / "checkpoint.keras").unlink()
+    with pytest.raises(SystemExit):
+        double_copy.main([*TINY, "--length", "3", "--model", "lstm", "--output", str(folder)])
+    assert "holds a finished run; choose another folder" in capsys.readouterr().err
+
+
+def test_the_last_epoch_is_validated_too(tmp_path):
+    run = trainer.Run(tmp_path, {"steps": 5, "steps_per_epoch": 1, "seed": 0})
+    model = keras.Sequential([keras.Input((151,)), keras.layers.Embedding(12, 12)])
+    model.add(keras.layers.Cropping1D((51, 0)))
+    loss, metrics = double_copy.TASK.loss_and_metrics()
+    trainer.compile_model(model, 0.1, 5, loss, metrics)
+    data = keras_mnm.tasks.DoubleCopy(batch_size=2)
+    run.train(model, data, trainer.Validation(data, 2, "accuracy"))
+    looks = [value is not None for value in run.history["val_accuracy"]]
+    assert looks == [False, True, False, True, True]
+
+
 def test_wrong_bits_is_a_mean_over_samples():
     metric = keras_mnm.WrongBits()
     targets, logits = np.ones((2, 3, 8)), np.full((2, 3, 8), 0.5)
@@ -192,6 +251,10 @@ def test_sequence_accuracy_checks_shapes_and_weighs_samples():
         metric.reset_state()
         metric.update_state(targets, predictions, sample_weight=np.array(weights))
         assert float(metric.result()) == pytest.approx(1 / 4)
+    metric.reset_state()
+    unasked = np.array([[-1, -1], [0, 1]])
+    metric.update_state(unasked, predictions[[0, 1]], sample_weight=np.array([3.0, 1.0]))
+    assert float(metric.result()) == 0.0
     with pytest.raises(ValueError, match=r"weighs samples, not symbols.*\(3, 2\)"):
         metric.update_state(targets, predictions, sample_weight=np.ones((3, 2)))
     for wrong in (targets[:, 0], targets[:, :1], targets[:2]):
@@ -268,6 +331,8 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch, capsys):
     double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])
     account = experiment.account_of(tmp_path / "later")
     assert account["started_from"] == card["training"]  # and not what the preset is later
+    monkeypatch.chdir(lstm_run)  # whose account is not the preset's
+    assert experiment.account_behind("copy") == card["training"]
     experiment.write_start(tmp_path / "later", str(tmp_path / "mean" / "model.keras"))
     assert experiment.account_of(tmp_path / "later")["started_from"] == training
 
@@ -282,6 +347,13 @@ def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["double-copy-3-lstm-seed0.json"]
     with pytest.raises(ValueError, match="no finished run"):
         learning_curves.record([tmp_path])
+    other = tmp_path / "other"
+    shutil.copytree(lstm_run, other)
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["settings"]["learning_rate"] = 0.5
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="differ in more than their seeds: learning_rate"):
+        learning_curves.record([other])
 
     later = ["--start-from", str(lstm_run / "model.keras"), "--output", str(tmp_path / "later")]
     double_copy.main([*TINY, "--length", "3", "--model", "lstm", *later])

@@ -131,3 +131,14 @@ def test_plasticity_is_drawn_apart_and_the_rate_begins_small():
     kernel, plasticity = map(ops.convert_to_numpy, (cell.recurrent_kernel, cell.plasticity))
     assert not np.allclose(kernel, plasticity)
     assert ops.convert_to_numpy(cell.rate) == pytest.approx(0.01)
+
+
+def test_options_are_used():
+    cell = keras_mnm.PlasticCell(64, initial_rate=0.3)
+    cell.build((None, 2))
+    assert ops.convert_to_numpy(cell.rate) == pytest.approx(0.3)
+    for weight in map(ops.convert_to_numpy, (cell.recurrent_kernel, cell.plasticity)):
+        assert weight.min() >= 0.0
+        assert 0.009 < weight.max() <= 0.01
+    outputs = keras_mnm.Plastic(4, activation="relu")(np.full((1, 3, 2), 100.0, "float32"))
+    assert ops.convert_to_numpy(outputs).max() > 1.0

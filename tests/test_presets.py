@@ -108,6 +108,7 @@ def test_download_is_cached(presets, server, tmp_path):
     url, httpd = server
     check_equal(keras_mnm.from_preset("small", source=url), presets[1])
     assert cached_files(tmp_path) == ["model.keras", "preset.json"]
+    assert keras_mnm.list_presets(url)["small"]["metrics"] == {"seed": 0}
     httpd.shutdown()
     httpd.server_close()  # no network any more
     check_equal(keras_mnm.from_preset("small", source=url), presets[1])

@@ -171,6 +171,7 @@ def test_configs_survive_with_every_option_set():
         name="s",
     )
     config = layer.get_config()
+    assert config["tie_initial_keys"] is False
     copy = keras_mnm.SALU.from_config(config)
     assert copy.get_config() == config
     assert (copy.num_heads, copy.slots, copy.memory_units, copy.stateful) == (2, 9, 6, True)

@@ -77,6 +77,7 @@ def test_fused_equals_plain(rule, depth, heads, steps, masked):
     options = {
         "rate_per_layer": even,
         "memory_output_activation": "tanh" if even else "linear",
+        "step_size": 0.3 if even else None,
     }
     fused, plain = layers(rule, depth, heads, **options)
     assert fused._can_fuse(np.zeros((1, steps, 1)))
@@ -141,6 +142,14 @@ def test_flags(flag):
         compare(one, other)
 
 
+class ShiftedCell(keras.layers.LSTMCell):
+    """An LSTM in name alone."""
+
+    def call(self, inputs, states, training=False):
+        output, states = super().call(inputs, states, training)
+        return output + 1.0, states
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -151,6 +160,10 @@ def test_flags(flag):
         {"memory_activation": "relu"},
         {"controller": keras.layers.LSTMCell(UNITS, recurrent_activation="hard_sigmoid")},
         {"feedback": keras_mnm.BFPF(8, 3, "tanh")},
+        {"controller": ShiftedCell(8)},
+        {"controller": keras.layers.LSTMCell(UNITS, use_bias=False)},
+        {"feedback": keras_mnm.BFPF(8, 3, use_bias=False)},
+        {"memory_output_activation": "relu"},
     ],
 )
 def test_what_cannot_be_fused_runs_the_plain_loop(options):

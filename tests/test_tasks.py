@@ -57,6 +57,11 @@ def test_all_letters_occur():
     assert np.mean(distinct) == pytest.approx(13 * (1 - (12 / 13) ** 16), abs=0.1)
 
 
+def test_letters_of_a_query_are_drawn_one_by_one():
+    tokens, _ = dictionary.make_batch(np.random.default_rng(0), 2000, 8, 4)
+    assert 3.3 < np.mean([len(set(row)) for row in tokens[:, 81:85].tolist()]) < 3.7
+
+
 def test_no_batch_comes_twice():
     data, seen = DictionaryInference(8, 4, batch_size=3, steps=4), []
     for _ in range(3):

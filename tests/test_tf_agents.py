@@ -181,12 +181,14 @@ def test_gradients_are_those_of_the_trainer(core):
     environment = make_environment()
     episodes = rl.rollout(model, environment.maze, chance)
     before = [variable.numpy() for variable in model.trainable_variables]
-    logs = rl.Trainer(model, environment.maze, keras.optimizers.SGD(1.0), B).update()
+    objective = rl.A2CObjective(0.8, 0.3, 0.2)
+    optimizer = keras.optimizers.SGD(1.0)
+    logs = rl.Trainer(model, environment.maze, optimizer, B, objective).update()
     expected = [one - v.numpy() for one, v in zip(before, model.trainable_variables)]
     for variable, value in zip(model.trainable_variables, before):
         variable.assign(value)
 
-    agent = make_agent(model, environment)
+    agent = make_agent(model, environment, objective=objective)
     whole = collect(environment, agent.collect_policy, STEPS)._replace(
         observation=episodes.observations, action=episodes.actions, reward=episodes.rewards
     )
@@ -219,6 +221,28 @@ def test_gradients_are_those_of_the_trainer(core):
             assert not slow
     assert len(slow) >= len(others)
     assert float(agent.loss(twice).loss) == pytest.approx(logs["loss"], rel=1e-4)
+
+
+def test_an_episode_ended_by_a_time_limit_may_lack_its_boundary():
+    """Two episodes without one between them, each bootstrapped at its own last step."""
+    environment, model = make_environment(), make_model("lstm")
+    agent = make_agent(model, environment)
+    experience = collect(environment, agent.collect_policy, 2 * (STEPS + 1))
+    steps = [t for t in range(2 * (STEPS + 1)) if t % (STEPS + 1) < STEPS]
+    experience = tf.nest.map_structure(lambda x: tf.gather(x, steps, axis=1), experience)
+    experience = experience._replace(
+        reward=tf.random.normal(experience.reward.shape, seed=0),
+        discount=tf.ones_like(experience.discount),
+    )
+    total, rewards = 0.0, experience.reward.numpy()
+    for start in (0, STEPS):
+        values = model(experience.observation[:, start : start + STEPS])[1].numpy()
+        returns = values[:, STEPS - 1]
+        for t in reversed(range(STEPS - 1)):
+            returns = rewards[:, start + t] + 0.9 * returns
+            total += ((returns - values[:, t]) ** 2).mean() / (2 * (STEPS - 1))
+    for parts in (agent._gradients(experience, None)[0][1], agent.loss(experience).extra):
+        assert float(parts["value_loss"]) == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize("episodes", [1, 2])
@@ -333,13 +357,19 @@ def test_a_cut_episode_is_bootstrapped_and_weights_count():
     cut = collect(environment, agent.collect_policy, 4)
     _, values, _ = model(cut.observation)
     returns, rewards = values[:, 3].numpy(), cut.reward.numpy()
-    total = 0.0
+    total, advantages = 0.0, []
     for t in reversed(range(3)):
         returns = rewards[:, t] + 0.9 * returns
-        total += (returns - values[:, t].numpy()) ** 2 / 3
+        advantages.append(returns - values[:, t].numpy())
+        total += advantages[-1] ** 2 / 3
     assert float(agent.loss(cut).extra["value_loss"]) == pytest.approx(total.mean(), rel=1e-4)
-    weighted = agent.loss(cut, weights=tf.constant([0.0, 1.0, 0.0, 0.0])).extra
-    assert float(weighted["value_loss"]) == pytest.approx(total[1] / 4, rel=1e-4)
+    weights = tf.constant([0.0, 1.0, 0.0, 0.0])
+    for weighted in (agent.loss(cut, weights=weights).extra, agent._gradients(cut, weights)[0][1]):
+        assert float(weighted["value_loss"]) == pytest.approx(total[1] / 4, rel=1e-4)
+    # Of the bias of the critic: no gradient goes through the value that bootstraps.
+    place = [v is model.value.bias for v in model.trainable_variables].index(True)
+    found = agent._gradients(cut, None)[1][place]
+    assert float(found[0]) == pytest.approx(-0.2 * np.mean(advantages), rel=1e-3)
     for weights in (0.5, tf.fill((B, 4), 0.5)):
         halved = agent.loss(cut, weights=tf.constant(weights)).extra
         assert float(halved["value_loss"]) == pytest.approx(total.mean() / 2, rel=1e-4)

@@ -89,6 +89,17 @@ def test_the_monitor_logs_the_largest_norms():
     assert history["write_norm"][0] == pytest.approx(trace.write_norms.max(), rel=1e-5)
 
 
+def test_the_monitor_takes_an_empty_memory_of_zeros_and_no_nan():
+    options = {"memory_depth": 1, "memory_initializer": "zeros", "write_rule": "gradient"}
+    model = keras.Sequential([keras.Input((5, 2)), keras_mnm.MNM(4, **options)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x, y = np.ones((1, 5, 2), "float32"), np.zeros((1, 4))
+    train = lambda x: model.fit(x, y, verbose=0, callbacks=[keras_mnm.MemoryMonitor(x)]).history
+    assert 0.0 < train(x)["memory_norm"][0] < 10.0
+    with pytest.raises(ValueError, match="norm became nan in epoch 1"):
+        train(x * np.nan)
+
+
 def test_trace_follows_the_layer_backwards():
     model = make_model(go_backwards=True)
     other = make_model()
@@ -112,6 +123,10 @@ def test_the_layer_to_trace():
     by_name = keras_mnm.memory_trace(model, x, "second")
     by_layer = keras_mnm.memory_trace(model, x, model.layers[2])
     np.testing.assert_array_equal(by_name.values, by_layer.values)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    monitor = keras_mnm.MemoryMonitor(x, layer="second")
+    logs = model.fit(x, np.zeros((1, 4)), verbose=0, callbacks=[monitor]).history
+    assert logs["memory_norm"][0] == pytest.approx(by_name.memory_norms[:, -1].max(), rel=1e-5)
     with pytest.raises(ValueError, match="one MNM layer"):
         keras_mnm.memory_trace(make_model(), tokens, make_model().layers[1])
 
@@ -173,6 +188,13 @@ def test_the_map_has_reads_by_the_writes_before_them(tmp_path, monkeypatch):
             norms = np.linalg.norm(read[i]) * np.linalg.norm(written[j])
             expected[i, j] = read[i] @ written[j] / norms
     np.testing.assert_allclose(np.array(shown[0]), expected, rtol=1e-4, atol=1e-6)
+    keys = trace.write_keys[0].reshape(4, -1)
+    keys = keys / np.linalg.norm(keys, axis=1, keepdims=True)
+    past, found = np.tril_indices(4), np.array(shown[2])
+    np.testing.assert_allclose(found[past], (keys @ keys.T)[past], rtol=1e-4, atol=1e-6)
+    labels, queries = list("abcd"), slice(2, None)
+    memory_maps(model, tokens, labels, tmp_path / "maps.png", "a story", queries=queries)
+    np.testing.assert_array_equal(shown[3], np.array(shown[0])[queries])
 
 
 def test_a_layer_of_two_models_is_traced_in_the_first():

@@ -21,7 +21,8 @@ class ActorCritic(keras.Model):
     once. Both have the same weights, and the same numbers but for rounding. The states are the
     core's own, `get_initial_state` those at an episode's start: for `keras_mnm.MNM`, φ_0.
 
-    Training adds the losses of the weights' regularizers; a dropout of the core has no effect, for
+    Training adds the losses of the weights' regularizers, and no others: what a core adds by
+    `add_loss` or an `activity_regularizer` is left out. A dropout of the core has no effect, for
     what is learned from has to be what was played.
 
     Args:
@@ -103,11 +104,6 @@ class ActorCritic(keras.Model):
         outputs_shape = self.core.compute_output_shape(observations_shape)[0]
         self.policy.build(outputs_shape)
         self.value.build(outputs_shape)
-
-    @property
-    def state_size(self):
-        """Sizes of the states, a flat list."""
-        return keras.tree.flatten(self.core.cell.state_size)
 
     def get_initial_state(self, batch_size):
         """The states at an episode's start."""

@@ -104,15 +104,20 @@ def a2c_losses(logits, values, actions, returns, mask=None, sample_weight=None):
     [1.386, 4.0, 0.5]
     """
     logits, values = ops.convert_to_tensor(logits), ops.convert_to_tensor(values)
+    returns = ops.cast(returns, values.dtype)
     if mask is None:
         weights = ops.ones_like(values)
     else:
+        mask = ops.cast(mask, "bool")
         weights = ops.cast(mask, values.dtype)
-        actions = ops.where(mask, actions, 0)  # whatever pads them
+        # Whatever pads them: NaN times a weight of 0 is NaN.
+        actions = ops.where(mask, actions, 0)
+        values, returns = (ops.where(mask, x, 0.0) for x in (values, returns))
+        logits = ops.where(mask[..., None], logits, 0.0)
     count = ops.maximum(ops.sum(weights), 1.0)  # without any step the loss is zero, not NaN
     if sample_weight is not None:
         weights = weights * ops.cast(sample_weight, values.dtype)
-    advantage = ops.cast(returns, values.dtype) - values
+    advantage = returns - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)
     parts = policy, ops.square(advantage), concentration

@@ -212,7 +212,8 @@ class A2CAgent(tf_agent.TFAgent):
 
     A sequence that does not end with its episode is bootstrapped: its last step does not count,
     but for the critic's value there. So is an episode that was ended by a time limit (its last
-    discount is not 0), by the critic's value at the boundary after it.
+    discount is not 0), by the critic's value at the boundary after it, or without one at its last
+    step.
 
     The `weights` of `train` and `loss`, a number, one for each sample or for each step, multiply
     the losses of actor and critic, which stay means over all steps; the meta objective and the
@@ -224,7 +225,8 @@ class A2CAgent(tf_agent.TFAgent):
         model: A `keras_mnm.rl.ActorCritic`, or the name of a preset.
         optimizer: A Keras optimizer or the name of one, that takes a step in every update. One that
             was built before goes on where it was, so that it must be of this model.
-        objective: `keras_mnm.rl.A2CObjective`. Defaults to `A2CObjective()`.
+        objective: `keras_mnm.rl.A2CObjective`. Defaults to `A2CObjective()`. It is compiled into
+            `train`: to change it, make another agent of the same model and optimizer.
         train_step_counter: A `tf.Variable` that counts updates. Defaults to the global step.
         **kwargs: `debug_summaries`, `enable_summaries` of `TFAgent`.
 
@@ -331,9 +333,11 @@ class A2CAgent(tf_agent.TFAgent):
         discounts, rewards = (
             tf.cast(x, values.dtype) for x in (experience.discount, experience.reward)
         )
-        # A boundary stands for its own value, and where the episode goes on, so does the last step.
-        goes_on = boundary[:, -1:] | (discounts[:, -1:] != 0.0)
-        bootstrap = tf.concat([boundary[:, :-1], goes_on], axis=1)
+        # A boundary stands for its own value, and so does the last step before another episode or
+        # the trajectory's end, unless it ends its own.
+        starts = experience.is_first()[:, 1:]
+        last = tf.concat([starts, tf.ones_like(boundary[:, :1])], axis=1)
+        bootstrap = boundary | (last & (discounts != 0.0))
         rewards = tf.where(bootstrap, tf.stop_gradient(values), rewards)
         discounts = tf.where(bootstrap, tf.zeros_like(discounts), discounts)
         returns = discounted_returns(rewards, self.objective.discount, discounts=discounts)
@@ -360,7 +364,7 @@ def _checked(experience, weights):
         "An A2CAgent learns from trajectories that begin with an episode, or with the boundary "
         "before one, for there its memory is known. Received some that begin within an episode; "
         "collect whole ones: reset the environment before the driver runs, and give the replay "
-        "buffer a max_length of at least the steps that it collects.",
+        "buffer a max_length of at least the steps that it collects, boundaries counted in.",
     )
     if weights is None:
         return None

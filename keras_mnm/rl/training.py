@@ -46,6 +46,9 @@ class Rollout(NamedTuple):
 def draw_chance(seed, batch_size, steps):
     """The `Chance` of `batch_size` episodes by a seed, an integer under 2**32 or a tuple of them.
 
+    Zeros at the end of a tuple change nothing: `(7, 0)`, of the first update of `Trainer(seed=7)`,
+    is `7`.
+
     >>> from keras_mnm.rl import draw_chance
     >>> draw_chance((0, 7), batch_size=2, steps=5).actions.shape
     (5, 2)
@@ -224,7 +227,8 @@ class Trainer:
         optimizer: A Keras optimizer or the name of one, that takes a step in every update. One that
             was built before goes on where it was, so that it must be of this model.
         parallel: Positive integer, episodes an update. Defaults to `32`.
-        objective: `A2CObjective`. Defaults to `A2CObjective()`.
+        objective: `A2CObjective`. Defaults to `A2CObjective()`. It is compiled into the update: to
+            change it, make another trainer of the same model and optimizer.
         seed: Non-negative integer. Defaults to `0`.
         threads: Positive integer, in how many parts an update is computed, each by a thread of
             its own. One program does not fill several CPU cores; on an accelerator leave it at 1.
