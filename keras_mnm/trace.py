@@ -56,7 +56,13 @@ def memory_trace(model, inputs, layer=None):
     (2, 5, 1, 16)
     """
     layer = memory_layer(model, layer)
-    sequences = model_before(model, layer)(inputs)
+    with keras.StatelessScope():  # the layers before it keep their states and counts
+        sequences = model_before(model, layer)(inputs)
+    if not sequences.shape[1]:
+        raise ValueError(
+            "the memory is traced on sequences with a step at least. Received inputs of which "
+            f"{layer.name} gets the shape {tuple(sequences.shape)}."
+        )
     cell, dtype = layer.cell, layer.compute_dtype
     steps = range(sequences.shape[1])
     states, records = cell.get_initial_state(batch_size=sequences.shape[0]), []

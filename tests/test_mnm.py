@@ -663,6 +663,11 @@ def test_a_built_layer_s_configuration_is_of_an_unbuilt_one():
     layer(np.ones((B, T, FEATURES), "float32"))
     twin = keras_mnm.MNM.from_config(layer.get_config())
     assert twin(np.ones((B, T, FEATURES + 2), "float32")).shape == (B, UNITS)
+    cells = keras.layers.StackedRNNCells([keras.layers.LSTMCell(4), keras.layers.GRUCell(3)])
+    layer = keras_mnm.MNM(UNITS, D, controller=cells)
+    layer(np.ones((B, T, FEATURES), "float32"))
+    twin = keras_mnm.MNM.from_config(layer.get_config())
+    assert twin(np.ones((B, T, FEATURES + 2), "float32")).shape == (B, UNITS)
     model = keras.Sequential(
         [keras.Input((T, FEATURES)), keras_mnm.MNM(4, return_sequences=True), keras_mnm.MNM(4)]
     )
@@ -692,6 +697,39 @@ def test_initializers_without_a_configuration():
         (layer.cell.memory.initial_memory[2], 0.5),
     ):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+    seeded = Quarter(0.5)
+    seeded.seed = 3
+    assert keras_mnm.MNM(4, memory_initializer=seeded)(np.ones((2, 3, 1), "float32")).shape == (
+        2,
+        4,
+    )
+
+
+def test_a_memory_that_was_used_before_its_layer_is_built():
+    layer = keras_mnm.MNM(4)
+    layer.cell.memory.get_initial_state(2)
+    used = [ops.convert_to_numpy(weight) for weight in layer.cell.memory.weights]
+    layer(np.ones((2, 3, 1), "float32"))
+    for found, expected in zip(layer.cell.memory.weights, used, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+
+
+def test_states_of_a_controller_in_half_precision():
+    controller = keras.layers.LSTMCell(4, dtype="mixed_bfloat16")
+    cell = keras_mnm.MNMCell(4, controller=controller)
+    states = cell.get_initial_state(2)
+    _, new = cell(np.ones((2, 3), "float32"), states)
+    dtypes = [[keras.backend.standardize_dtype(x.dtype) for x in each] for each in (states, new)]
+    assert dtypes[0] == dtypes[1] == ["float32"] * len(states)
+
+
+def test_the_meta_loss_hands_on_its_outputs_in_their_dtype():
+    meta = keras.Input((2,))
+    for dtype in ("float32", "int32"):
+        layer = keras_mnm.MetaLoss(dtype="mixed_bfloat16")
+        symbolic = layer(keras.Input((3,), dtype=dtype), meta)
+        eager = layer(ops.zeros((1, 3), dtype), ops.ones((1, 2)))
+        assert symbolic.dtype == keras.backend.standardize_dtype(eager.dtype) == dtype
 
 
 @pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU, keras_mnm.Plastic])

@@ -131,6 +131,23 @@ def test_the_layer_to_trace():
         keras_mnm.memory_trace(make_model(), tokens, make_model().layers[1])
 
 
+def test_a_trace_leaves_the_layers_before_as_they_are():
+    inputs = keras.Input(batch_shape=(2, 3, 2))
+    first = keras_mnm.MNM(4, return_sequences=True, stateful=True, name="first")
+    model = keras.Model(inputs, keras_mnm.MNM(4, name="second")(first(inputs)))
+    x = np.ones((2, 3, 2), "float32")
+    first.reset_state()
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    traces = [keras_mnm.memory_trace(model, x, "second") for _ in range(2)]
+    np.testing.assert_array_equal(traces[0].write_keys, traces[1].write_keys)
+    for found, expected in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
+    open_length = keras.Input((None, 2))
+    model = keras.Model(open_length, keras_mnm.MNM(4)(open_length))
+    with pytest.raises(ValueError, match=r"a step at least.*\(1, 0, 2\)"):
+        keras_mnm.memory_trace(model, x[:1, :0])
+
+
 def test_monitor_says_before_training_what_it_cannot_trace():
     class Subclassed(keras.Model):
         def __init__(self):

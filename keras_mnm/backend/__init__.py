@@ -7,7 +7,7 @@
 - `compiled_step(optimizer, variables)`: a function of gradients that takes the optimizer's step,
   compiled likewise.
 - `custom_gradient(forward, backward)`: a function of tensors with a derivative of its own.
-  `forward(*arguments)` returns a list of outputs and a list of residuals;
+  `forward(*arguments)` returns a nest of outputs and a nest of residuals;
   `backward(residuals, cotangents)` returns one cotangent for each argument. To differentiate that
   is an error on TensorFlow and torch, and to ask for forward mode everywhere.
 - `traced_once(function)`: the function of nests of tensors; called eagerly on TensorFlow and JAX,

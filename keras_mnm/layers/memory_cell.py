@@ -117,7 +117,9 @@ class MemoryCell(keras.layers.Layer):
         zeros = [ops.zeros((batch_size, n), dtype=self.compute_dtype) for n in self.state_size]
         if not hasattr(self.controller, "get_initial_state"):
             return zeros
-        controller = self.controller.get_initial_state(batch_size=batch_size)
+        # In half precision it has others than `_control` gives back.
+        controller = keras.tree.flatten(self.controller.get_initial_state(batch_size=batch_size))
+        controller = [ops.cast(state, self.compute_dtype) for state in controller]
         return self.pack_state(self.unpack_state(zeros)._replace(controller=controller))
 
     def _control(self, inputs, readout, controller):

@@ -81,48 +81,50 @@ class MemoryRNN(keras.layers.RNN):
                 variable.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        if not self._can_fuse(sequences):
-            return self._plain_loop(sequences, initial_state, mask, training)
-        state = self.cell.unpack_state(initial_state)
-        inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
-        present = ops.ones_like(inputs[..., :1])
         if mask is not None:
-            mask = ops.reshape(ops.cast(mask, "bool"), (-1, sequences.shape[1], 1))
+            mask = ops.reshape(ops.cast(mask, "bool"), (-1, ops.shape(sequences)[1], 1))
+            # NaN at masked steps must reach nothing, gradients neither.
+            sequences = ops.where(mask, sequences, ops.zeros_like(sequences))
+        loop = self._fast_loop if self._can_fuse(sequences) else self._plain_loop
+        outputs, states = loop(sequences, initial_state, mask, training)
+        if mask is not None:
+            present = ops.flip(mask, 1) if self.go_backwards else mask
+            begun = ops.cumsum(ops.cast(present, "int32"), axis=1) > 0
+            if not self.return_sequences:
+                present, begun = present[:, -1:], begun[:, -1:]
+            # Masked steps repeat the output before them, and that is the first state at first.
+            outputs = ops.where(begun, outputs, initial_state[0][:, None])
+            states = [outputs[:, -1], *states[1:]]
+            if self.zero_output_for_mask:
+                outputs = outputs * ops.cast(present, outputs.dtype)
+        return outputs[:, -1], outputs, states
+
+    def _fast_loop(self, sequences, initial_state, mask, training):
+        """The outputs `[B, T, units]`, or `[B, 1, units]`, and the states after the sequence."""
+        inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
+        if mask is None:
+            present = ops.ones_like(inputs[..., :1])
+        else:
             present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
-            inputs = ops.where(present > 0, inputs, 0.0)  # NaN there must reach nothing
         if self.go_backwards:
             inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
-
-        hidden, readouts, new_state = self._fused_loop(inputs, present, state)
+        state = self.cell.unpack_state(initial_state)
+        hidden, readouts, state = self._fused_loop(inputs, present, state)
         outputs = self.cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
-        if mask is not None:
-            # Masked steps repeat the output before them, and that is the state's at first.
-            begun = ops.cumsum(present, axis=0) > 0
-            outputs = ops.where(begun, outputs, state.output[None])
-        last_output = outputs[-1]
-        states = self.cell.pack_state(new_state._replace(output=last_output))
-        if self.zero_output_for_mask:
-            outputs = outputs * present
-            last_output = outputs[-1]
-        outputs = ops.transpose(outputs, (1, 0, 2))
+        states = self.cell.pack_state(state._replace(output=outputs[-1]))
         if not self.return_sequences:
-            outputs = outputs[:, -1:]
-        return last_output, outputs, states
+            outputs = outputs[-1:]
+        return ops.transpose(outputs, (1, 0, 2)), states
 
     def _plain_loop(self, sequences, initial_state, mask, training):
-        last_output, outputs, states = super().inner_loop(sequences, initial_state, mask, training)
-        if mask is None or self.zero_output_for_mask:
-            return last_output, outputs, states
-        # Masked steps repeat the output, the first state; but those before all others come out of
-        # Keras's loops as zeros, or not, by backend and loop.
-        mask = ops.reshape(
-            ops.cast(ops.cast(mask, "bool"), "int32"), (-1, ops.shape(sequences)[1], 1)
-        )
-        begun = ops.cumsum(ops.flip(mask, 1) if self.go_backwards else mask, axis=1) > 0
-        given = initial_state[0]
-        if self.return_sequences:
-            outputs = ops.where(begun, outputs, given[:, None])
-        return ops.where(begun[:, -1], last_output, given), outputs, states
+        """As `_fast_loop`, by Keras's loop over the cell."""
+        # Its unrolled loops put the zeros at the wrong steps, or at none, by backend.
+        zero, self.zero_output_for_mask = self.zero_output_for_mask, False
+        try:
+            last, outputs, states = super().inner_loop(sequences, initial_state, mask, training)
+        finally:
+            self.zero_output_for_mask = zero
+        return outputs if self.return_sequences else last[:, None], states
 
     def _can_fuse(self, sequences):
         """Whether `_fused_loop` expresses this layer on these sequences."""

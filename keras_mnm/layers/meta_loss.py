@@ -52,6 +52,9 @@ class MetaLoss(keras.layers.Layer):
     def compute_output_shape(self, outputs_shape, meta_shape=None):
         return outputs_shape
 
+    def compute_output_spec(self, outputs, meta):
+        return keras.KerasTensor(outputs.shape, outputs.dtype)
+
     @property
     def metrics(self):
         if backend.TRACED_STEP_HIDES_STATE or not self.built:

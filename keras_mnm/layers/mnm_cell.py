@@ -165,7 +165,8 @@ class MNMCell(MemoryCell):
     def build(self, input_shape):
         super().build(input_shape)
         self.rate.build((None, self.memory_units))
-        self.memory.build()
+        if not self.memory.built:  # as it is when it was used before
+            self.memory.build()
 
     @property
     def state_size(self):
