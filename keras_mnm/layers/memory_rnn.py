@@ -110,10 +110,10 @@ class MemoryRNN(keras.layers.RNN):
             inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
         state = self.cell.unpack_state(initial_state)
         hidden, readouts, state = self._fused_loop(inputs, present, state)
+        if not self.return_sequences:
+            hidden, readouts = hidden[-1:], readouts[-1:]
         outputs = self.cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
         states = self.cell.pack_state(state._replace(output=outputs[-1]))
-        if not self.return_sequences:
-            outputs = outputs[-1:]
         return ops.transpose(outputs, (1, 0, 2)), states
 
     def _plain_loop(self, sequences, initial_state, mask, training):
