@@ -89,7 +89,10 @@ def record(runs):
         drawn = [name for _, panels in FIGURES.values() for name in panels]
         if instance not in drawn:
             raise ValueError(f"{run} is of {instance}; the figures show {', '.join(drawn)}")
-        check_alike(name_of(settings), accounts)
+    names = [name_of(account["settings"]) for account in accounts]
+    for name in set(names):
+        new = [account for account, each in zip(accounts, names, strict=True) if each == name]
+        check_alike(name, [*stored(name), *new])
     RESULTS.mkdir(parents=True, exist_ok=True)
     for account in accounts:
         path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
@@ -107,18 +110,16 @@ def stored(name):
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-seed*"))]
 
 
-def check_alike(name, more=()):
-    """A ValueError where the stored runs of a name, or more of them, differ by other than seeds."""
-    runs = [*stored(name), *(run for run in more if name_of(run["settings"]) == name)]
-    for run in runs:
-        run["settings"].setdefault("steps_per_epoch", steps_per_epoch(run["settings"]))
-    for setting in sorted(set().union(*(run["settings"] for run in runs)) - {"seed", "threads"}):
-        found = [(run["settings"]["seed"], run["settings"].get(setting)) for run in runs]
+def check_alike(name, runs):
+    """A ValueError where runs of one name differ in more than their seeds."""
+    settings = [run["settings"] for run in runs]
+    settings = [{**each, "steps_per_epoch": steps_per_epoch(each)} for each in settings]
+    for setting in sorted(set().union(*settings) - {"seed", "threads"}):
+        found = [(each["seed"], each.get(setting)) for each in settings]
         if any(value != found[0][1] for _, value in found):
             raise ValueError(
-                f"the runs of {name} in {RESULTS} and those to be recorded differ in more than "
-                f"their seeds: {setting} by seed is {found}; record runs of the same settings, or "
-                "remove the stored ones"
+                f"the runs of {name} differ in more than their seeds: {setting} by seed is {found};"
+                f" record runs of the same settings, or remove those in {RESULTS}"
             )
 
 
@@ -134,7 +135,7 @@ def curves(instance, model, metric):
     runs = stored(f"{instance}-{model}")
     if not runs:
         return None
-    check_alike(f"{instance}-{model}")
+    check_alike(f"{instance}-{model}", runs)
     epochs = max(len(run["seconds"]) for run in runs)
     width = max(1, round(METRICS[metric].smoothing * epochs))
     values = [running_mean(extended(run["history"][metric], epochs), width) for run in runs]

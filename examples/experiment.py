@@ -342,8 +342,8 @@ def take_weights(model, name, step_size=None):
     if step_size is None and theirs != ours:
         raise ValueError(
             f"the weights of {name} were trained with a step size of {theirs[0]:g}, and this model "
-            f"has {ours[0]:g}; keep it with --step-size {theirs[0]:g}, or give another on purpose "
-            "(the maze's example has no such option)"
+            f"has {ours[0]:g}; keep it with --step-size {theirs[0]:g}, where the example has that "
+            "option, or give another on purpose"
         )
     model.set_weights([weight.numpy() for weight in weights])
 

@@ -37,7 +37,7 @@ class Validation(typing.NamedTuple):
 
     data: keras.utils.PyDataset
     every: int
-    """Epochs from one validation to the next; the last epoch is validated, too."""
+    """Epochs from one validation to the next; the last one scheduled is validated, too."""
     monitor: str
     """The figure that counts, the more the better."""
 
@@ -106,6 +106,7 @@ class Run:
                 f"the run in {self.folder} is finished; to train on, begin a new one with "
                 f"--start-from {self.folder / _MODEL} and another --output."
             )
+        self._opened = (self.folder / _HISTORY).read_text()
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.
         epochs = -(-int(self._model.optimizer.iterations) // self.steps_per_epoch)
@@ -120,6 +121,15 @@ class Run:
             way = "" if finished else "continue it with --resume, or "
             raise ValueError(
                 f"{self.folder} holds {kind} run; {way}choose another folder with --output."
+            )
+
+    def _check_still(self):
+        """A ValueError where another run has been in the folder since `open`."""
+        if self._model is None:
+            self._check_unused()
+        elif (self.folder / _HISTORY).read_text() != self._opened:
+            raise ValueError(
+                f"the run in {self.folder} went on in another process; start again with --resume."
             )
 
     def train(self, model, data, validation=None, minutes=None):
@@ -172,8 +182,7 @@ class Run:
         handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             with _locked(self.folder):
-                if self._model is None:
-                    self._check_unused()  # again: a run may have ended since `open`
+                self._check_still()
                 yield
         except KeyboardInterrupt:
             print(f"\n{self._interrupted('Interrupted')}", flush=True)
@@ -257,7 +266,7 @@ class Run:
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Within, no other process has the folder's lock; nothing where the system has no such."""
+    """Within, no other process has the folder's lock, if there are locks at all."""
     if fcntl is None:
         yield
         return
@@ -269,6 +278,8 @@ def _locked(folder):
                 f"another process trains in {folder}; let it end, or choose another folder with "
                 "--output."
             ) from None
+        except OSError:
+            pass  # a file system without locks
         yield
 
 

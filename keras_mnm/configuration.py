@@ -6,9 +6,9 @@ import keras
 def at_least_float32(dtype):
     """The dtype policy of a layer that carries a memory: `float32` in place of a half precision.
 
-    And in place of one that Keras rounds to `float32` in its operations, float64 on JAX and torch.
     A memory is a sum of hundreds of small changes, which half precision rounds away
-    (`benchmarks/half_precision.py`); a step count in bfloat16 stays at 256.
+    (`benchmarks/half_precision.py`); a step count in bfloat16 stays at 256. On JAX and torch, Keras
+    rounds float64 to `float32` in some operations and not in others: there it becomes that, too.
     """
     policy = keras.dtype_policies.get(dtype)
     dtype = policy.compute_dtype

@@ -106,6 +106,8 @@ def test_losses_match_plain_loops():
         expected = np.array([policy, value, concentration]) / counts.sum()
         padding = ((actions, -1), (values, np.nan), (returns, np.nan))
         padded = [x if mask is None else np.where(mask, x, nothing) for x, nothing in padding]
+        if sample_weight is not None:
+            sample_weight = np.where(mask, sample_weight, np.nan)
         found = rl.a2c_losses(logits, padded[1], padded[0], padded[2], mask, sample_weight)
         close(list(found), list(expected), 1e-6)
     nothing = rl.a2c_losses(logits, values, actions, returns, np.zeros((B, T), bool))

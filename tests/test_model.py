@@ -158,7 +158,9 @@ def test_batches_without_end_and_callbacks_of_every_kind():
     assert data.begun >= 6
     assert data.epochs >= 6
     data.workers = 2
+    before = data.epochs
     model.fit(data, steps_per_epoch=4, verbose=0, shuffle=False)
+    assert data.epochs > before
 
 
 class TwoInputs(Batches):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import double_copy
 import experiment
@@ -176,6 +177,7 @@ def test_fresh_episodes_are_none_of_trainings():
     assert not np.array_equal(fresh, seen)
 
 
+@pytest.mark.skipif(trainer.fcntl is None, reason="this system has no file locks")
 def test_a_folder_has_one_run_at_a_time(tmp_path):
     run, other = (trainer.Run(tmp_path, {"steps": 4, "seed": seed}) for seed in (0, 1))
     for each in (run, other):
@@ -190,6 +192,29 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
         (tmp_path / "checkpoint.keras").touch()
         (tmp_path / "history.json").write_text('{"finished": false}')
     with pytest.raises(ValueError, match="an unfinished run"), other.running():
+        pass
+
+
+def test_a_run_that_went_on_elsewhere_is_not_put_back(lstm_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(lstm_run, folder)
+    history = json.loads((folder / "history.json").read_text())
+    (folder / "history.json").write_text(json.dumps({**history, "finished": False}))
+    run = trainer.Run(folder, json.loads((folder / "settings.json").read_text()))
+    run.open(resume=True)
+    (folder / "history.json").write_text(json.dumps(history))  # as if another process ended it
+    with pytest.raises(ValueError, match="went on in another process"), run.running():
+        pass
+
+
+def test_a_file_system_without_locks_takes_runs(tmp_path, monkeypatch):
+    def no_lock(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(
+        trainer, "fcntl", types.SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=no_lock)
+    )
+    with trainer.Run(tmp_path, {"steps": 4}).running():
         pass
 
 

@@ -109,6 +109,9 @@ def test_download_is_cached(presets, server, tmp_path):
     check_equal(keras_mnm.from_preset("small", source=url), presets[1])
     assert cached_files(tmp_path) == ["model.keras", "preset.json"]
     assert keras_mnm.list_presets(url)["small"]["metrics"] == {"seed": 0}
+    (cached,) = (tmp_path / "cache").rglob("small")
+    shutil.copytree(cached, cached.parent / ".partial-1")  # a download that is under way
+    assert ".partial-1" not in keras_mnm.list_presets(url)
     httpd.shutdown()
     httpd.server_close()  # no network any more
     check_equal(keras_mnm.from_preset("small", source=url), presets[1])

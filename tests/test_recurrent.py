@@ -3,6 +3,8 @@
 The oracle is the reference in NumPy, one sample at a time, wherever the outputs are concerned.
 """
 
+import concurrent.futures
+
 import finite_differences
 import keras
 import numpy as np
@@ -133,6 +135,34 @@ def test_zeros_at_masked_steps_are_those_of_the_fast_form(layer_class, backwards
     assert unrolled.zero_output_for_mask
 
 
+def test_threads_share_a_layer():
+    """Eager calls of the plain loop with zeros at masked steps."""
+    layer, x, mask = keras_mnm.Plastic(UNITS, return_sequences=True), inputs(), MASKS["right"]
+    layer.zero_output_for_mask = True
+    layer.build(x.shape)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ops.convert_to_numpy(layer(x, mask=mask)), range(16)))
+    for outputs in found:
+        np.testing.assert_array_equal(outputs, found[0])
+        assert not outputs[~mask].any()
+        assert outputs[mask].all()
+
+
+@layer_classes
+def test_one_sample_of_unknown_length(layer_class):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("lengths are unknown on TensorFlow alone")
+    import tensorflow as tf
+
+    options = {"slots": 9} if layer_class is keras_mnm.SALU else {}
+    layer = layer_class(UNITS, **options)
+    model = keras.Sequential([keras.Input((None, FEATURES)), keras.layers.Masking(), layer])
+    x = inputs(1)
+    x[:, :2] = 0.0
+    traced = tf.function(model, input_signature=[tf.TensorSpec((1, None, FEATURES))])
+    close(traced(x), ops.convert_to_numpy(model(x)))
+
+
 @layer_classes
 @pytest.mark.parametrize("unroll", [False, True])
 def test_nan_at_masked_steps_reaches_no_gradient(layer_class, unroll):
@@ -256,6 +286,18 @@ def test_float64_is_kept(kind):
     layer = build(kind, return_sequences=True, dtype="float64")
     x = inputs().astype("float64")
     close(layer(x), expected_outputs(layer, x), tolerance=1e-12)
+
+
+def test_float64_becomes_float32_where_keras_rounds_it(monkeypatch):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow computes in float64")
+    from keras.src.backend.common import dtypes
+
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float32")  # undoes conftest.py
+    for layer_class in (keras_mnm.MNM, keras_mnm.SALU, keras_mnm.Plastic):
+        layer = layer_class(UNITS, dtype="float64")
+        assert keras.backend.standardize_dtype(layer(inputs()).dtype) == "float32"
+        assert layer.cell.compute_dtype == "float32"
 
 
 NOT_COMPILED = {"tensorflow": ["local", "plain"], "jax": ["own local"], "torch": KINDS}

@@ -6,6 +6,8 @@ from keras import ops
 from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.validation import fits
 
+_FLAGS_OF_A_LOOP = ("return_sequences", "go_backwards", "stateful", "unroll")
+
 
 class MemoryRNN(keras.layers.RNN):
     """A recurrent layer that makes its cell by itself and can run it faster than a plain loop.
@@ -82,7 +84,7 @@ class MemoryRNN(keras.layers.RNN):
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if mask is not None:
-            mask = ops.reshape(ops.cast(mask, "bool"), (-1, ops.shape(sequences)[1], 1))
+            mask = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(sequences)[:2], 1))
             # NaN at masked steps must reach nothing, gradients neither.
             sequences = ops.where(mask, sequences, ops.zeros_like(sequences))
         loop = self._fast_loop if self._can_fuse(sequences) else self._plain_loop
@@ -118,12 +120,11 @@ class MemoryRNN(keras.layers.RNN):
 
     def _plain_loop(self, sequences, initial_state, mask, training):
         """As `_fast_loop`, by Keras's loop over the cell."""
-        # Its unrolled loops put the zeros at the wrong steps, or at none, by backend.
-        zero, self.zero_output_for_mask = self.zero_output_for_mask, False
-        try:
-            last, outputs, states = super().inner_loop(sequences, initial_state, mask, training)
-        finally:
-            self.zero_output_for_mask = zero
+        # A layer without `zero_output_for_mask`: unrolled, Keras zeroes the wrong steps with
+        # `go_backwards` on TensorFlow, and none on JAX.
+        flags = {name: getattr(self, name) for name in _FLAGS_OF_A_LOOP}
+        plain = keras.layers.RNN(self.cell, **flags, name=self.name, dtype=self.dtype_policy)
+        last, outputs, states = plain.inner_loop(sequences, initial_state, mask, training)
         return outputs if self.return_sequences else last[:, None], states
 
     def _can_fuse(self, sequences):

@@ -44,7 +44,8 @@ class NeuralMemory(keras.layers.Layer):
             `[N, units]` to `[N, depth * units]` and draws no random numbers. Defaults to `None`,
             which makes a `BFPF`.
         dtype: The dtype policy. Half precisions, mixed or not, become `float32`, for a memory sums
-            up small changes. Defaults to `None`, Keras's global policy.
+            up small changes; so does `float64` on JAX and torch, where Keras rounds it. Defaults to
+            `None`, Keras's global policy.
         **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
 
     Call arguments:

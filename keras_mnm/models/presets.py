@@ -25,9 +25,9 @@ def list_presets(source=None):
     """The known presets and their cards.
 
     Args:
-        source: A folder of presets, or a base URL, of which those are known that were fetched.
-            Defaults to the environment variable `KERAS_MNM_PRESETS`. The packaged presets are
-            always listed. A damaged card is left out, with a warning.
+        source: A folder of presets, or a base URL, for which those are listed that were downloaded
+            to the cache. Defaults to the environment variable `KERAS_MNM_PRESETS`. The packaged
+            presets are always listed. A damaged card is left out, with a warning.
 
     Returns:
         A dict from name to card: `description`, `metrics` (with their seeds), `training`,
@@ -46,6 +46,8 @@ def list_presets(source=None):
     paths = [path for folder in folders for path in sorted(folder.glob(f"*/{_CARD}"))]
     cards = {}
     for path in paths:
+        if not _NAME.fullmatch(path.parent.name):  # of a download that is under way
+            continue
         try:
             cards[path.parent.name] = _read_card(path)
         except ValueError as error:  # the others are as good as ever

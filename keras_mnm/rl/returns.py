@@ -116,7 +116,8 @@ def a2c_losses(logits, values, actions, returns, mask=None, sample_weight=None):
         logits = ops.where(mask[..., None], logits, 0.0)
     count = ops.maximum(ops.sum(weights), 1.0)  # without any step the loss is zero, not NaN
     if sample_weight is not None:
-        weights = weights * ops.cast(sample_weight, values.dtype)
+        sample_weight = ops.cast(sample_weight, values.dtype)
+        weights = ops.where(weights > 0.0, sample_weight, 0.0)
     advantage = returns - values
     policy = -log_probabilities(logits, actions) * ops.stop_gradient(advantage)
     concentration = ops.sum(ops.square(ops.softmax(logits)), axis=-1)

@@ -46,8 +46,7 @@ class Rollout(NamedTuple):
 def draw_chance(seed, batch_size, steps):
     """The `Chance` of `batch_size` episodes by a seed, an integer under 2**32 or a tuple of them.
 
-    Zeros at the end of a tuple change nothing: `(7, 0)`, of the first update of `Trainer(seed=7)`,
-    is `7`.
+    NumPy takes `7` for `(7, 0)`, which is the first update of `Trainer(seed=7)`.
 
     >>> from keras_mnm.rl import draw_chance
     >>> draw_chance((0, 7), batch_size=2, steps=5).actions.shape
