@@ -66,6 +66,7 @@ class Run:
         self.origin = None
         """`origin()` of the last epoch: a run may be finished elsewhere."""
         self._model = None
+        self._opened = None  # the history of a resumed run, as it was found
 
     @property
     def epoch(self):
@@ -123,7 +124,7 @@ class Run:
                 f"{self.folder} holds {kind} run; {way}choose another folder with --output."
             )
 
-    def _check_still(self):
+    def _check_untouched(self):
         """A ValueError where another run has been in the folder since `open`."""
         if self._model is None:
             self._check_unused()
@@ -182,7 +183,7 @@ class Run:
         handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             with _locked(self.folder):
-                self._check_still()
+                self._check_untouched()
                 yield
         except KeyboardInterrupt:
             print(f"\n{self._interrupted('Interrupted')}", flush=True)

@@ -6,7 +6,7 @@ from keras import ops
 from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.validation import fits
 
-_FLAGS_OF_A_LOOP = ("return_sequences", "go_backwards", "stateful", "unroll")
+_FLAGS_OF_A_LOOP = ("return_sequences", "stateful", "unroll")
 
 
 class MemoryRNN(keras.layers.RNN):
@@ -87,29 +87,34 @@ class MemoryRNN(keras.layers.RNN):
             mask = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(sequences)[:2], 1))
             # NaN at masked steps must reach nothing, gradients neither.
             sequences = ops.where(mask, sequences, ops.zeros_like(sequences))
+        if self.go_backwards:
+            sequences = ops.flip(sequences, 1)
+            mask = None if mask is None else ops.flip(mask, 1)
         loop = self._fast_loop if self._can_fuse(sequences) else self._plain_loop
         outputs, states = loop(sequences, initial_state, mask, training)
         if mask is not None:
-            present = ops.flip(mask, 1) if self.go_backwards else mask
-            begun = ops.cumsum(ops.cast(present, "int32"), axis=1) > 0
+            begun = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
             if not self.return_sequences:
-                present, begun = present[:, -1:], begun[:, -1:]
+                mask, begun = mask[:, -1:], begun[:, -1:]
             # Masked steps repeat the output before them, and that is the first state at first.
             outputs = ops.where(begun, outputs, initial_state[0][:, None])
             states = [outputs[:, -1], *states[1:]]
             if self.zero_output_for_mask:
-                outputs = outputs * ops.cast(present, outputs.dtype)
+                outputs = outputs * ops.cast(mask, outputs.dtype)
         return outputs[:, -1], outputs, states
 
     def _fast_loop(self, sequences, initial_state, mask, training):
-        """The outputs `[B, T, units]`, or `[B, 1, units]`, and the states after the sequence."""
+        """Runs the sequence, forwards.
+
+        Returns:
+            The outputs, `[B, T, units]`, or without `return_sequences` the last one,
+            `[B, 1, units]`; and the states after the sequence.
+        """
         inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
         if mask is None:
             present = ops.ones_like(inputs[..., :1])
         else:
             present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
-        if self.go_backwards:
-            inputs, present = ops.flip(inputs, 0), ops.flip(present, 0)
         state = self.cell.unpack_state(initial_state)
         hidden, readouts, state = self._fused_loop(inputs, present, state)
         if not self.return_sequences:
@@ -120,8 +125,7 @@ class MemoryRNN(keras.layers.RNN):
 
     def _plain_loop(self, sequences, initial_state, mask, training):
         """As `_fast_loop`, by Keras's loop over the cell."""
-        # A layer without `zero_output_for_mask`: unrolled, Keras zeroes the wrong steps with
-        # `go_backwards` on TensorFlow, and none on JAX.
+        # Without `zero_output_for_mask` and `go_backwards`, which go wrong where Keras unrolls.
         flags = {name: getattr(self, name) for name in _FLAGS_OF_A_LOOP}
         plain = keras.layers.RNN(self.cell, **flags, name=self.name, dtype=self.dtype_policy)
         last, outputs, states = plain.inner_loop(sequences, initial_state, mask, training)
