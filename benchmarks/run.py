@@ -4,7 +4,6 @@ python benchmarks/run.py train_step
 python benchmarks/run.py train_step --backend jax --quick
 """
 
-import argparse
 import importlib
 import importlib.util
 import pathlib
@@ -15,7 +14,13 @@ import time
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
-from command_line import add_backend_option, positive_int, use_backend  # noqa: E402
+from command_line import (  # noqa: E402
+    HelpFormatter,
+    Parser,
+    add_backend_option,
+    positive_int,
+    use_backend,
+)
 
 PAUSE = 0.3
 """Seconds."""
@@ -44,21 +49,30 @@ BENCHMARKS = (
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("name", choices=BENCHMARKS)
     add_backend_option(parser, "tensorflow", "jax", "torch")
     parser.add_argument("--quick", action="store_true", help="the smallest case; writes no file")
     parser.add_argument(
         "--repeats", type=positive_int, help=f"timed steps of each (default: {REPEATS})"
     )
-    parser.add_argument("--only", help="only implementations whose name has this text")
-    parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
+    parser.add_argument(
+        "--only", help="only implementations whose name has this text; writes no file"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=HERE / "results",
+        help="folder of the results, in place of those of that name",
+    )
     args = parser.parse_args()
     use_backend(parser, args.backend)
-    benchmark = importlib.import_module(args.name)
+    with parser.answering():
+        run(importlib.import_module(args.name), args, parser)
 
+
+def run(benchmark, args, parser):
+    """Measures, prints a table, and writes the results."""
     if hasattr(benchmark, "cases"):
         results = time_cases(benchmark, args)
         text = timing_table(results)

@@ -87,8 +87,8 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps",
         type=positive_int,
-        help="updates at most, in whole epochs; a run may end earlier; by default what the "
-        "instance needs",
+        help="updates at most, rounded up to whole epochs; a run may end earlier; by default what "
+        "the instance needs",
     )
     train.add_argument(
         "--batch-size", type=positive_int, help="episodes, of bAbI questions, an update"

@@ -298,7 +298,14 @@ def open_model(name):
         return load_model(path)
     if path.name != name and not path.exists():
         raise ValueError(f"there is no file or folder {name}")
-    return load_model(model_of(path)) if path.is_dir() else keras_mnm.from_preset(name)
+    if path.is_dir():
+        return load_model(model_of(path))
+    try:
+        return keras_mnm.from_preset(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (Give the folder of a run by its path, as runs/{name}.)"
+        ) from error
 
 
 def model_of(run):

@@ -32,7 +32,8 @@ def main(arguments=None):
         "--results",
         type=pathlib.Path,
         default="benchmarks/results",
-        help="folder for the account of training and evaluation that goes with the figures",
+        help="folder for the account of training and evaluation that goes with the figures, in "
+        "place of one of that name",
     )
     parser.add_argument(
         "--average-with",

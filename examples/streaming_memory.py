@@ -28,7 +28,7 @@ def main(arguments=None):
         "--session",
         type=pathlib.Path,
         default="runs/streaming_memory.npz",
-        help="file that the memories are saved to",
+        help="file that the memories are saved to, in place of what it has",
     )
     add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)

@@ -119,7 +119,7 @@ class Run:
         if any((self.folder / name).exists() for name in (_CHECKPOINT, _MODEL)):
             finished = (self._read(_HISTORY) or {}).get("finished", True)
             kind = "a finished" if finished else "an unfinished"
-            way = "" if finished else "continue it with --resume, or "
+            way = "" if finished else "continue it with --resume (if it is not running), or "
             raise ValueError(
                 f"{self.folder} holds {kind} run; {way}choose another folder with --output."
             )

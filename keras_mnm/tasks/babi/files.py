@@ -240,7 +240,7 @@ def _read_files(source, names):
     if not source.is_file():
         raise ValueError(
             f"There is no folder or file {source}. Give the folder or the archive of bAbI, "
-            "tasks_1-20_v1-2.tar.gz, or leave the path out to download it."
+            "tasks_1-20_v1-2.tar.gz, or leave it out (--data-dir) to download bAbI."
         )
     try:
         with tarfile.open(source) as archive:
