@@ -77,27 +77,27 @@ def record(runs):
     """Stores the runs' accounts. A ValueError, before anything is written, where one cannot be."""
     from keras_mnm.files import write_json
 
-    accounts = []
+    accounts = {}
     for run in runs:
         if not (run / "metrics.json").exists():
             raise ValueError(f"{run} holds no finished run")
-        accounts.append(experiment.account_of(run))
-        settings = accounts[-1]["settings"]
+        account = experiment.account_of(run)
+        settings = account["settings"]
         if settings.get("start_from"):
             raise ValueError(f"{run} began with the weights of another run")
         instance = experiment.task_of(settings).instance_name(settings)
         drawn = [name for _, panels in FIGURES.values() for name in panels]
         if instance not in drawn:
             raise ValueError(f"{run} is of {instance}; the figures show {', '.join(drawn)}")
-    names = [name_of(account["settings"]) for account in accounts]
-    for name in set(names):
-        new = [account for account, each in zip(accounts, names, strict=True) if each == name]
+        accounts.setdefault(name_of(settings), []).append(account)
+    for name, new in accounts.items():
         check_alike(name, [*stored(name), *new])
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for account in accounts:
-        path = RESULTS / f"{name_of(account['settings'])}-seed{account['settings']['seed']}.json"
-        write_json(path, account, indent=None)
-        print(f"Written to {path}")
+    for name, new in accounts.items():
+        for account in new:
+            path = RESULTS / f"{name}-seed{account['settings']['seed']}.json"
+            write_json(path, account, indent=None)
+            print(f"Written to {path}")
 
 
 def name_of(settings):
