@@ -70,6 +70,7 @@ class Babi(experiment.Task):
         group.add_argument(
             "--exchange-words",
             action="store_true",
+            default=None,  # as in the settings of older runs
             help="exchange words of one kind in the training stories (names, places, colors and "
             "the like), at random, a question at a time",
         )
