@@ -105,17 +105,21 @@ def test_ended_by_a_scheduler_resumed_with_more_threads_and_gone_on_from(
     assert json.loads((longer / "started_from.json").read_text())["updates"] == 4
 
 
-@pytest.mark.usefixtures("quick")
 def test_options_reach_the_trainer(tmp_path, monkeypatch):
-    made, make = [], rl.Trainer.__init__
-    monkeypatch.setattr(
-        rl.Trainer, "__init__", lambda self, *args: make(self, *args) or made.append(self)
-    )
-    options = {"--discount": 0.5, "--value": 0.2, "--concentration": 0.3}
+    made = []
+
+    def make(*arguments):
+        made.extend(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rl, "Trainer", make)
+    options = {"--discount": 0.5, "--value": 0.2, "--concentration": 0.3, "--seed": 3}
     options |= {"--clipnorm": 0.7, "--learning-rate": 0.25, "--output": tmp_path}
-    maze_a2c.main([*TINY, *(str(word) for pair in options.items() for word in pair)])
-    optimizer = made[0].optimizer
-    assert made[0].objective == rl.A2CObjective(0.5, 0.2, 0.3)
+    with pytest.raises(SystemExit):
+        maze_a2c.main([*TINY, *(str(word) for pair in options.items() for word in pair)])
+    _, _, optimizer, parallel, objective, seed, _ = made
+    assert (parallel, seed) == (4, 3)
+    assert objective == rl.A2CObjective(0.5, 0.2, 0.3)
     assert optimizer.global_clipnorm == 0.7
     assert float(optimizer._learning_rate(0)) == 0.25
 
