@@ -385,9 +385,9 @@ def account_behind(name):
         folder = (path if path.is_dir() else path.parent).resolve()
         if all((folder / file).exists() for file in ("settings.json", "history.json")):
             return account_of(folder)
-        source, name = folder.parent, folder.name  # perhaps the folder of a preset
         if not (folder / "preset.json").exists():
             return None
+        source, name = folder.parent, folder.name
     return keras_mnm.list_presets(source).get(name, {}).get("training")
 
 

@@ -41,7 +41,7 @@ def with_layers(config, *names):
 
 
 def _unbuilt(config):
-    if isinstance(config, (list, tuple)):
+    if isinstance(config, list):
         return [_unbuilt(part) for part in config]
     if isinstance(config, dict):
         return {k: None if k == "build_config" else _unbuilt(part) for k, part in config.items()}

@@ -6,8 +6,6 @@ from keras import ops
 from keras_mnm.configuration import at_least_float32, with_layers
 from keras_mnm.validation import fits
 
-_FLAGS_OF_A_LOOP = ("return_sequences", "stateful", "unroll")
-
 
 class MemoryRNN(keras.layers.RNN):
     """A recurrent layer that makes its cell by itself and can run it faster than a plain loop.
@@ -126,8 +124,14 @@ class MemoryRNN(keras.layers.RNN):
     def _plain_loop(self, sequences, initial_state, mask, training):
         """As `_fast_loop`, by Keras's loop over the cell."""
         # Without `zero_output_for_mask` and `go_backwards`, which go wrong where Keras unrolls.
-        flags = {name: getattr(self, name) for name in _FLAGS_OF_A_LOOP}
-        plain = keras.layers.RNN(self.cell, **flags, name=self.name, dtype=self.dtype_policy)
+        plain = keras.layers.RNN(
+            self.cell,
+            return_sequences=self.return_sequences,
+            stateful=self.stateful,
+            unroll=self.unroll,
+            name=self.name,
+            dtype=self.dtype_policy,
+        )
         last, outputs, states = plain.inner_loop(sequences, initial_state, mask, training)
         return outputs if self.return_sequences else last[:, None], states
 
