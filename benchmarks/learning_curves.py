@@ -180,18 +180,13 @@ def draw():
                 xs = [updates]
                 if rows > 1:
                     xs.append(updates * timings[instance]["seconds"][model] / 60)
-                mean, spread = values.mean(axis=0), values.std(axis=0)
                 counts.add(len(values))
                 for axis, x in zip(column, xs):
-                    (lines[label],) = axis.plot(x, mean, color=colors[model])
-                    if len(values) == 2:  # a spread would tell less
-                        axis.plot(x, values.T, color=colors[model], alpha=0.5, lw=0.8)
-                        continue
-                    axis.fill_between(
-                        x, mean - spread, mean + spread, color=colors[model], alpha=0.2, lw=0
-                    )
+                    (lines[label],) = axis.plot(x, values.mean(axis=0), color=colors[model])
+                    # A seed learns or does not: a band around the mean would show neither.
+                    axis.plot(x, values.T, color=colors[model], alpha=0.5, lw=0.8)
             shown = METRICS[metric]
-            for axis, label in zip(column, (shown.counted, "minutes: updates x a quiet step")):
+            for axis, label in zip(column, (shown.counted, "minutes on two idle cores")):
                 axis.set_xlabel(label)
                 axis.set_ylabel(shown.label)
                 axis.grid(alpha=0.3)

@@ -12,8 +12,8 @@ class MetaLoss(keras.layers.Layer):
 
     `keras_mnm.MNM` has one inside. With `keras.layers.RNN(keras_mnm.MNMCell(...))`, pass it the
     outputs and the meta state; `MNMCell` has an example. The loss is the mean, over the samples of
-    the batch that have any step, of each one's mean over its steps. `fit` and `evaluate` show it as
-    `meta_loss` (on JAX for models made with `keras_mnm.Model`).
+    the batch with at least one unmasked step, of each one's mean over its steps. `fit` and
+    `evaluate` show it as `meta_loss` (on JAX for models made with `keras_mnm.Model`).
 
     Args:
         weight: Number ≥ 0, the weight of the meta objective in the loss. Defaults to `1.0`.
