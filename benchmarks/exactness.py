@@ -98,7 +98,7 @@ def drift(rule, steps):
         weights = weights or layer.get_weights()
         layer.set_weights(weights)
         if name != "fused":
-            layer._can_fuse = lambda sequences: False
+            layer._can_fuse = lambda steps: False
         _, *states = layer(x)
         memory = layer.cell.unpack_state(states).memory
         memories[name] = np.concatenate([keras.ops.convert_to_numpy(m) for m in memory])

@@ -6,7 +6,7 @@ from keras_mnm.validation import number
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops training at the first loss or weight that is NaN or infinite, and undoes the damage.
+    """Stops training at a NaN or infinity in loss or trained weights, and undoes the damage.
 
     Raises a ValueError that names the batch, or the epoch whose last update spoiled the weights.
     The model and its optimizer get back the values they had at the beginning of the epoch, so that

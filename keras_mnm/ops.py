@@ -90,7 +90,7 @@ def local_change(activations, targets, rates, step_size):
         For each layer `[B, D, D]`, so that `M^l ← M^l - change^l`.
     """
     return [
-        ops.matmul(_transpose(z_below), step_size * rate * (z - target))
+        ops.matmul(ops.swapaxes(z_below, -1, -2), step_size * rate * (z - target))
         for rate, z_below, z, target in zip(
             rates, activations[:-1], activations[1:], targets, strict=True
         )
@@ -122,7 +122,3 @@ def gradient_change(weights, keys, values, rates, step_size, activation, output_
 
     gradients = backend.gradient(objective, weights)
     return [step_size * rate * gradient for rate, gradient in zip(rates, gradients, strict=True)]
-
-
-def _transpose(x):
-    return ops.swapaxes(x, -1, -2)

@@ -51,11 +51,31 @@ def one_of(name, value, choices):
     return value
 
 
+def boolean(name, value):
+    """`value` as a bool, or a ValueError when it is none."""
+    return bool(one_of(name, value, (False, True)))
+
+
 def fits(shape, expected):
     """Whether two shapes agree, as far as both are known."""
     return len(shape) == len(expected) and all(
         one == other or None in (one, other) for one, other in zip(shape, expected, strict=True)
     )
+
+
+def one_step(cell, input_shape):
+    """A ValueError when the input of a recurrent cell is not one time step of known features."""
+    name = type(cell).__name__
+    if len(input_shape) != 2:
+        raise ValueError(
+            f"{name} takes one time step, [B, features]; use keras_mnm.{name.removesuffix('Cell')} "
+            f"or keras.layers.RNN for [B, T, features]. Received shape {tuple(input_shape)}."
+        )
+    if input_shape[-1] is None:
+        raise ValueError(
+            f"{name} makes its weights by the number of features, the last size of its input. "
+            f"Received shape {tuple(input_shape)}; give it, as in keras.Input((20, 8))."
+        )
 
 
 def finite(name, tensor):
@@ -64,7 +84,7 @@ def finite(name, tensor):
         count = int(ops.sum(ops.cast(ops.logical_not(ops.isfinite(tensor)), "int32")))
         raise ValueError(
             f"`{name}` must be finite. Received {count} NaN or infinite number(s) in a tensor of "
-            f"shape {tuple(tensor.shape)}; the memory was left as it was."
+            f"shape {tuple(tensor.shape)}."
         )
 
 

@@ -86,6 +86,7 @@ def test_gradients_match_finite_differences(cell_options):
 
 
 def test_the_layer_adds_the_meta_objective():
+    keras.config.set_floatx("float64")  # the type of losses
     layer = keras_mnm.MNM(UNITS, D, meta_loss_weight=0.25, dtype="float64")
     x = np.random.default_rng(3).standard_normal((B, T, FEATURES))
     layer(x)
@@ -336,7 +337,7 @@ def test_memory_stays_float32_in_mixed_precision(policy, fused):
     mixed = keras_mnm.MNM(8, dtype=policy, **options)
     inputs = keras.Input(x.shape[1:], dtype=policy.removeprefix("mixed_"))
     outputs, *states = keras.Model(inputs, mixed(inputs)).predict(x, verbose=0)
-    assert mixed._can_fuse(x) == fused
+    assert mixed._can_fuse(x.shape[1]) == fused
     state = mixed.cell.unpack_state(states)
     assert {keras.backend.standardize_dtype(s.dtype) for s in states} == {"float32"}
     np.testing.assert_array_equal(ops.convert_to_numpy(state.meta)[:, 1], steps)
@@ -394,11 +395,33 @@ def test_a_batch_with_nan_is_reported_and_not_learned():
         ({"units": 4, "meta_loss_weight": -1.0}, "`meta_loss_weight`.*-1.0"),
         ({"units": 4, "step_size": float("inf")}, "`step_size`.*inf"),
         ({"units": 4, "rate_per_layer": "no"}, "`rate_per_layer`.*'no'"),
+        ({"units": 4, "tie_initial_keys": None}, "`tie_initial_keys`.*None"),
+        ({"units": 4, "train_initial_memory": 2}, "`train_initial_memory`.*2"),
+        ({"units": 4, "controller": keras.layers.LSTMCell}, "must be a Keras RNN cell"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         keras_mnm.MNM(**arguments)
+
+
+@pytest.mark.parametrize("features", [FEATURES, 20])
+@pytest.mark.parametrize("layer", [keras_mnm.MNM, keras_mnm.SALU])
+def test_a_controller_that_is_built_for_other_inputs(layer, features):
+    controller = keras.layers.LSTMCell(4)
+    controller.build((None, features))
+    with pytest.raises(ValueError, match=rf"{FEATURES} \+ 3 features. Received .* for {features}"):
+        layer(4, 3, controller=controller)(np.ones((2, T, FEATURES), "float32"))
+    controller = keras.layers.LSTMCell(4)
+    controller.build((None, FEATURES + 3))
+    layer(4, 3, controller=controller)(np.ones((2, T, FEATURES), "float32"))
+
+
+@pytest.mark.parametrize("cell", [keras_mnm.MNMCell, keras_mnm.PlasticCell])
+@pytest.mark.parametrize("shape", [(None, None), (None, T, FEATURES)])
+def test_a_cell_takes_one_step_of_known_features(cell, shape):
+    with pytest.raises(ValueError, match=re.escape(f"Received shape {shape}")):
+        cell(4).build(shape)
 
 
 def test_nan_in_the_first_epoch_of_all():
@@ -555,7 +578,7 @@ def test_an_activation_of_the_same_name_is_not_taken_for_keras(place):
     np.testing.assert_allclose(
         ops.convert_to_numpy(found), ops.convert_to_numpy(plain), rtol=1e-5, atol=1e-6
     )
-    assert not layer._can_fuse(x)
+    assert not layer._can_fuse(x.shape[1])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,18 @@ def fit(model, callbacks=(), epochs=4):
     return model.fit(**data, **options, callbacks=list(callbacks))
 
 
+@pytest.mark.parametrize(
+    ("floatx", "dtype"), [("float32", "float64"), ("float64", "float32"), ("bfloat16", None)]
+)
+def test_a_layer_of_another_type_than_the_loss(floatx, dtype):
+    keras.config.set_floatx(floatx)
+    layers = [keras.Input((T, FEATURES)), keras_mnm.MNM(4, 3, dtype=dtype), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse")
+    history = model.fit(X, X[:, 0, :1], epochs=2, verbose=0).history
+    assert all(np.isfinite(float(loss)) for loss in history["loss"])
+
+
 def test_logs_on_disk(tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard here"

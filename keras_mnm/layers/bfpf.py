@@ -2,7 +2,7 @@ import keras
 from keras import initializers, ops
 
 from keras_mnm.configuration import copy_of
-from keras_mnm.validation import integer
+from keras_mnm.validation import boolean, integer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -57,7 +57,7 @@ class BFPF(keras.layers.Layer):
         self.units = integer("units", units)
         self.depth = integer("depth", depth)
         self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = boolean("use_bias", use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)

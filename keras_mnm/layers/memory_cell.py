@@ -2,7 +2,9 @@ import keras
 from keras import ops
 
 from keras_mnm.configuration import at_least_float32, copy_of, with_layers
-from keras_mnm.validation import integer
+from keras_mnm.validation import boolean, integer, one_step
+
+_KERAS_CELLS = keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell
 
 
 class MemoryCell(keras.layers.Layer):
@@ -29,14 +31,14 @@ class MemoryCell(keras.layers.Layer):
         self.units = integer("units", units)
         self.memory_units = integer("memory_units", units if memory_units is None else memory_units)
         self.num_heads = integer("num_heads", num_heads)
-        self.tie_initial_keys = tie_initial_keys
+        self.tie_initial_keys = boolean("tie_initial_keys", tie_initial_keys)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         if controller is None:
             policy = self.dtype_policy
             controller = keras.layers.LSTMCell(self.units, dtype=policy, name="controller")
-        elif not hasattr(controller, "state_size") or isinstance(controller, keras.layers.RNN):
+        elif not _is_cell(controller):
             raise ValueError(
                 "`controller` must be a Keras RNN cell, with `state_size` and "
                 "`call(inputs, states)`, for instance keras.layers.GRUCell(64). "
@@ -69,19 +71,25 @@ class MemoryCell(keras.layers.Layer):
         return kernel
 
     def build(self, input_shape):
-        if len(input_shape) != 2:
-            name = type(self).__name__
-            raise ValueError(
-                f"{name} takes one time step, [B, features]; use keras_mnm."
-                f"{name.removesuffix('Cell')} or keras.layers.RNN for [B, T, features]. "
-                f"Received shape {tuple(input_shape)}."
-            )
+        one_step(self, input_shape)
+        self._build_controller(input_shape[-1])
         hidden = self.hidden_size
-        if not self.controller.built:
-            self.controller.build((None, input_shape[-1] + self.memory_units))
         self.interaction.build((None, hidden))
         self.output_projection.build((None, hidden + self.memory_units))
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
+
+    def _build_controller(self, features):
+        fed = features + self.memory_units
+        if not self.controller.built:
+            self.controller.build((None, fed))
+        # The fused form would take a kernel of another size without an error.
+        elif isinstance(self.controller, _KERAS_CELLS) and self.controller.kernel.shape[0] != fed:
+            raise ValueError(
+                f"The controller is fed the input and the last read-out, {features} + "
+                f"{self.memory_units} features. Received one that was built for "
+                f"{self.controller.kernel.shape[0]}, controller={self.controller!r}; pass one that "
+                "is not built yet."
+            )
 
     @property
     def hidden_size(self):
@@ -148,6 +156,14 @@ class MemoryCell(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**with_layers(config, "controller", "feedback"))
+
+
+def _is_cell(controller):
+    return (
+        isinstance(controller, keras.layers.Layer)
+        and hasattr(controller, "state_size")
+        and not isinstance(controller, keras.layers.RNN)
+    )
 
 
 def _check_pure(controller):

@@ -88,7 +88,7 @@ class MemoryRNN(keras.layers.RNN):
         if self.go_backwards:
             sequences = ops.flip(sequences, 1)
             mask = None if mask is None else ops.flip(mask, 1)
-        loop = self._fast_loop if self._can_fuse(sequences) else self._plain_loop
+        loop = self._fast_loop if self._can_fuse(sequences.shape[1]) else self._plain_loop
         outputs, states = loop(sequences, initial_state, mask, training)
         if mask is not None:
             begun = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
@@ -110,11 +110,11 @@ class MemoryRNN(keras.layers.RNN):
         """
         inputs = ops.cast(ops.transpose(sequences, (1, 0, 2)), self.compute_dtype)
         if mask is None:
-            present = ops.ones_like(inputs[..., :1])
+            mask = ops.ones_like(inputs[..., :1])
         else:
-            present = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
+            mask = ops.cast(ops.transpose(mask, (1, 0, 2)), inputs.dtype)
         state = self.cell.unpack_state(initial_state)
-        hidden, readouts, state = self._fused_loop(inputs, present, state)
+        hidden, readouts, state = self._fused_loop(inputs, mask, state)
         if not self.return_sequences:
             hidden, readouts = hidden[-1:], readouts[-1:]
         outputs = self.cell.output_projection(ops.concatenate([hidden, readouts], axis=-1))
@@ -135,16 +135,16 @@ class MemoryRNN(keras.layers.RNN):
         last, outputs, states = plain.inner_loop(sequences, initial_state, mask, training)
         return outputs if self.return_sequences else last[:, None], states
 
-    def _can_fuse(self, sequences):
-        """Whether `_fused_loop` expresses this layer on these sequences."""
-        return bool(sequences.shape[1]) and not self.unroll
+    def _can_fuse(self, steps):
+        """Whether `_fused_loop` fits the layer and this length, None where it is unknown."""
+        return bool(steps) and not self.unroll
 
-    def _fused_loop(self, inputs, present, state):
+    def _fused_loop(self, inputs, mask, state):
         """Runs the sequence.
 
         Args:
             inputs: `[T, B, features]`, zeros at masked steps.
-            present: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
+            mask: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
             state: The cell's state, by name.
 
         Returns:

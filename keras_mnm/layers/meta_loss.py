@@ -25,11 +25,14 @@ class MetaLoss(keras.layers.Layer):
         meta: `[B, 2]`, the state `meta` of an `MNMCell` after the sequence: the sum of the
             objective's terms and the number of steps, both from zeros at the sequence's start. Take
             it by its name, as `cell.unpack_state(states).meta`; it need not be the last state.
+
+    Returns:
+        `outputs`.
     """
 
     def __init__(self, weight=1.0, **kwargs):
         # The sum and the count in `meta` must not be rounded to half precision.
-        super().__init__(**{"autocast": False, **kwargs})
+        super().__init__(autocast=False, **kwargs)
         self.weight = number("weight", weight)
         self.supports_masking = True
 
@@ -45,7 +48,9 @@ class MetaLoss(keras.layers.Layer):
     def call(self, outputs, meta):
         meta = ops.cast(meta, keras.backend.result_type(self.compute_dtype, "float32"))
         total, count = mnm_ops.meta_objective(meta)
-        self.add_loss(self.weight * total / ops.maximum(count, 1.0))
+        objective = self.weight * total / ops.maximum(count, 1.0)
+        # As the task's loss: TensorFlow adds no two types.
+        self.add_loss(ops.cast(objective, keras.config.floatx()))
         self.running_total.add(total, count)
         return outputs
 

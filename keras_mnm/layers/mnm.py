@@ -54,7 +54,11 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         sequences: `[B, T, features]`.
         initial_state: List of states to start from. Defaults to zeros, with the memory at φ_0.
         mask: Boolean `[B, T]`; `False` steps are skipped.
-        training: Python boolean, handed to the controller.
+        training: Python boolean, handed to the controller, which must not depend on it.
+
+    Returns:
+        All outputs, `[B, T, units]`, or the last one, `[B, units]`; with `return_state`, the final
+        states after it, a flat list to which `layer.cell.unpack_state` gives names.
 
     Example:
 
@@ -126,10 +130,10 @@ class MNM(MemoryRNN, cell_class=MNMCell):
         # The objective's own layer shows it: Keras asks every layer, and each for those within.
         return [metric for metric in super().metrics if not isinstance(metric, RunningMetaLoss)]
 
-    def _can_fuse(self, sequences):
+    def _can_fuse(self, steps):
         cell, memory, dtype = self.cell, self.cell.memory, self.compute_dtype
         return (
-            super()._can_fuse(sequences)
+            super()._can_fuse(steps)
             and not cell.recall_delay
             and all(map(_is_plain_dense, (cell.interaction, cell.rate)))
             and _is_plain_lstm(cell.controller, dtype)
@@ -137,10 +141,10 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             and all(map(_name, (memory.activation, memory.output_activation)))
         )
 
-    def _fused_loop(self, inputs, present, state):
+    def _fused_loop(self, inputs, mask, state):
         hidden, readouts, error, final = sequence.run(
             inputs,
-            present,
+            mask,
             self._flat_state(state),
             self._weights(inputs.shape[-1]),
             self._spec(),
@@ -151,7 +155,7 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             controller=[h, c],
             readout=readout,
             memory=self.cell.memory.written(matrices),
-            meta=ops.concatenate([error[:, None], ops.sum(present, axis=0)], axis=-1),
+            meta=ops.concatenate([error[:, None], ops.sum(mask, axis=0)], axis=-1),
         )
         return hidden, readouts, state
 
@@ -218,9 +222,9 @@ class MNM(MemoryRNN, cell_class=MNMCell):
             fused form.
         """
         steps, batch_size = chance.shape[:2]
-        state = self.cell.unpack_state(self.cell.get_initial_state(batch_size))
-        if not self._can_fuse(ops.zeros((1, steps, features))):
+        if not self._can_fuse(steps):
             return None
+        state = self.cell.unpack_state(self.cell.get_initial_state(batch_size))
 
         def act_on_output(world, hidden, readout, chance):
             output = self.cell.output_projection(ops.concatenate([hidden, readout], axis=-1))

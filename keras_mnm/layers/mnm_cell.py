@@ -6,7 +6,7 @@ from keras import ops
 from keras_mnm import ops as mnm_ops
 from keras_mnm.layers.memory_cell import MemoryCell
 from keras_mnm.layers.neural_memory import NeuralMemory
-from keras_mnm.validation import integer, number, one_of
+from keras_mnm.validation import boolean, integer, number
 
 
 class MNMState(NamedTuple):
@@ -23,8 +23,8 @@ class MNMState(NamedTuple):
     meta: object
     """`[B, 2]`: the sum of the meta objective's terms so far, and the number of steps."""
     delayed: list
-    """With a recall delay 𝒯: the last 𝒯 write keys and target values, each `[B, 𝒯 H D]`, and
-    `[B, 𝒯]` flags that tell which of them are there. Otherwise empty."""
+    """With a recall delay 𝒯, the last 𝒯 pairs, the latest first: of each the write keys and the
+    target values, `[B, H D]`, and `[B, 1]`, 1 where there was such a step, else 0."""
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -134,7 +134,7 @@ class MNMCell(MemoryCell):
             **kwargs,
         )
         self.memory_depth = integer("memory_depth", memory_depth)
-        self.rate_per_layer = bool(one_of("rate_per_layer", rate_per_layer, (False, True)))
+        self.rate_per_layer = boolean("rate_per_layer", rate_per_layer)
         self.recall_delay = integer("recall_delay", recall_delay, minimum=0)
         self.recall_decay = number("recall_decay", recall_decay, high=1.0)
         self.memory = NeuralMemory(
@@ -151,7 +151,7 @@ class MNMCell(MemoryCell):
             name="memory",
         )
         self.interaction = self._interaction(3 * self.num_heads + 1)
-        self.rate = self._dense(self.memory_depth if rate_per_layer else 1, "rate", "sigmoid")
+        self.rate = self._dense(self.memory_depth if self.rate_per_layer else 1, "rate", "sigmoid")
         self.output_projection = self._dense(self.units, "output")
 
     write_rule = property(lambda self: self.memory.write_rule)
@@ -171,14 +171,14 @@ class MNMCell(MemoryCell):
     @property
     def state_size(self):
         """Sizes of the states, in the order of `MNMState`, as one flat list."""
-        pairs = self.recall_delay * self.num_heads * self.memory_units
+        pair = self.num_heads * self.memory_units
         return [
             self.units,
             *self._controller_state_sizes,
             self.memory_units,
             *self.memory.state_size,
             2,
-            *([pairs, pairs, self.recall_delay] if self.recall_delay else []),
+            *([pair, pair, 1] * self.recall_delay),
         ]
 
     def unpack_state(self, states):
@@ -201,15 +201,25 @@ class MNMCell(MemoryCell):
         read_keys, write_keys, values = vectors
         memory = self.memory.bind(write_keys, values, rate, state.memory)
 
-        # One pass over the new memory serves both the read and the meta objective.
-        keys, targets, weights = self._pairs_to_recall(write_keys, values, state.delayed)
-        recalled = self.memory.recall(ops.concatenate([read_keys, keys], axis=1), memory)
-        readout = ops.mean(recalled[:, : self.num_heads], axis=1)
-        error = self._recall_error(recalled[:, self.num_heads :], targets, weights)
+        # Eq. 5 asks for this step's pair and, with a recall delay, for those of the steps before.
+        # One pass over the new memory serves that and the read.
+        flat = (-1, self.num_heads * self.memory_units)
+        one = ops.ones_like(state.meta[:, :1])
+        pairs = [ops.reshape(write_keys, flat), ops.reshape(values, flat), one, *state.delayed]
+        keys, targets = map(self._by_head, (pairs[0::3], pairs[1::3]))
+        recalled = self.memory.recall(ops.concatenate([read_keys, *keys], axis=1), memory)
+        read, *recalled = ops.split(recalled, 1 + len(keys), axis=1)
+        readout = ops.mean(read, axis=1)
+        error = sum(
+            self.recall_decay**tau * present[:, 0] * mnm_ops.squared_error(value, target)
+            for tau, (present, value, target) in enumerate(
+                zip(pairs[2::3], recalled, targets, strict=True)
+            )
+        )
 
         output = self.output_projection(ops.concatenate([hidden, readout], axis=-1))
         meta = state.meta + ops.stack([error, ops.ones_like(error)], axis=-1)
-        delayed = self._push_pair(write_keys, values, state.delayed)
+        delayed = pairs[: 3 * self.recall_delay]
         return output, self.pack_state(MNMState(output, controller, readout, memory, meta, delayed))
 
     def interact(self, inputs, readout, controller):
@@ -220,45 +230,10 @@ class MNMCell(MemoryCell):
         )
         return hidden, keras.tree.flatten(controller), vectors, self.rate(rate_vector)
 
-    def _pairs_to_recall(self, keys, values, delayed):
-        """Keys `[B, (1 + 𝒯) H, D]`, values alike, and the weights λ_τ, `[B, 1 + 𝒯]` or None."""
-        if not self.recall_delay:
-            return keys, values, None
-        old_keys, old_values, present = delayed
-        shape = (-1, self.recall_delay * self.num_heads, self.memory_units)
-        decay = [self.recall_decay**tau for tau in range(1, self.recall_delay + 1)]
-        weights = ops.concatenate(
-            [ops.ones_like(present[:, :1]), present * ops.cast(decay, present.dtype)], axis=-1
-        )
-        return (
-            ops.concatenate([keys, ops.reshape(old_keys, shape)], axis=1),
-            ops.concatenate([values, ops.reshape(old_values, shape)], axis=1),
-            weights,
-        )
-
-    def _recall_error(self, recalled, targets, weights):
-        """The inner sums of Eq. 5 over τ and heads: `[B]`."""
-        if weights is None:
-            return mnm_ops.squared_error(recalled, targets)
-        by_delay = (-1, 1 + self.recall_delay, self.num_heads, self.memory_units)
-        errors = mnm_ops.squared_error(
-            ops.reshape(recalled, by_delay), ops.reshape(targets, by_delay)
-        )
-        return ops.sum(weights * errors, axis=-1)
-
-    def _push_pair(self, keys, values, delayed):
-        """The delay line with this step's pair in front and the oldest one dropped."""
-        if not self.recall_delay:
-            return []
-        old_keys, old_values, present = delayed
-        pair = self.num_heads * self.memory_units
-
-        def push(new, old):
-            size = old.shape[-1]
-            return ops.concatenate([ops.reshape(new, (-1, pair)), old], axis=-1)[:, :size]
-
-        present = ops.concatenate([ops.ones_like(present[:, :1]), present[:, :-1]], axis=-1)
-        return [push(keys, old_keys), push(values, old_values), present]
+    def _by_head(self, vectors):
+        """`[B, H D]` to `[B, H, D]`, each."""
+        shape = (-1, self.num_heads, self.memory_units)
+        return [ops.reshape(vector, shape) for vector in vectors]
 
     def get_config(self):
         return {

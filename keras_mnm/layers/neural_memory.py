@@ -4,7 +4,7 @@ from keras import initializers, ops
 from keras_mnm import ops as mnm_ops
 from keras_mnm.configuration import at_least_float32, copy_of, with_layers
 from keras_mnm.layers.bfpf import BFPF
-from keras_mnm.validation import finite, fits, in_unit_interval, integer, number, one_of
+from keras_mnm.validation import boolean, finite, fits, in_unit_interval, integer, number, one_of
 
 WRITE_RULES = ("local", "gradient")
 
@@ -91,7 +91,7 @@ class NeuralMemory(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.output_activation = keras.activations.get(output_activation)
         self.initializer = initializers.get(initializer)
-        self.train_initial_memory = train_initial_memory
+        self.train_initial_memory = boolean("train_initial_memory", train_initial_memory)
         if write_rule == "gradient" and feedback is not None:
             raise ValueError(
                 "`feedback` belongs to the local write rule; the gradient rule has no feedback "

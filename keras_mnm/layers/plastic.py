@@ -24,6 +24,10 @@ class Plastic(MemoryRNN, cell_class=PlasticCell):
         initial_state: List of states to start from. Defaults to zeros.
         mask: Boolean `[B, T]`; `False` steps are skipped.
 
+    Returns:
+        All outputs, `[B, T, units]`, or the last one, `[B, units]`; with `return_state`, the final
+        states after it, as in `PlasticCell`.
+
     Example:
 
     >>> import keras, keras_mnm
@@ -52,5 +56,5 @@ class Plastic(MemoryRNN, cell_class=PlasticCell):
             **kwargs,
         )
 
-    def _can_fuse(self, sequences):
+    def _can_fuse(self, steps):
         return False

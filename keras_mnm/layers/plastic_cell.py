@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_mnm.configuration import at_least_float32, copy_of
-from keras_mnm.validation import integer, number, one_of
+from keras_mnm.validation import boolean, integer, number, one_step
 
 
 @keras.saving.register_keras_serializable(package="keras_mnm")
@@ -59,7 +59,7 @@ class PlasticCell(keras.layers.Layer):
     ):
         super().__init__(dtype=at_least_float32(dtype), **kwargs)
         self.units = integer("units", units)
-        self.homogeneous = one_of("homogeneous", homogeneous, (False, True))
+        self.homogeneous = boolean("homogeneous", homogeneous)
         self.activation = keras.activations.get(activation)
         self.initial_rate = number("initial_rate", initial_rate, high=1.0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -72,6 +72,7 @@ class PlasticCell(keras.layers.Layer):
         self.output_size = self.units
 
     def build(self, input_shape):
+        one_step(self, input_shape)
         square = (self.units, self.units)
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"

@@ -47,6 +47,10 @@ class SALU(MemoryRNN, cell_class=SALUCell):
         initial_state: List of states to start from. Defaults to zeros, the empty table.
         mask: Boolean `[B, T]`; `False` steps are skipped.
 
+    Returns:
+        All outputs, `[B, T, units]`, or the last one, `[B, units]`; with `return_state`, the final
+        states after it, a flat list to which `layer.cell.unpack_state` gives names.
+
     Example:
 
     >>> import keras, keras_mnm
@@ -129,15 +133,15 @@ class SALU(MemoryRNN, cell_class=SALUCell):
             )
         return super().inner_loop(sequences, initial_state, mask, training)
 
-    def _can_fuse(self, sequences):
+    def _can_fuse(self, steps):
         # Quantized kernels have no gradient to take.
         floats = all("float" in weight.dtype for weight in self._weights_of_a_step())
-        return super()._can_fuse(sequences) and floats
+        return super()._can_fuse(steps) and floats
 
     def _weights_of_a_step(self):
         return [*self.cell.controller.weights, *self.cell.interaction.weights]
 
-    def _fused_loop(self, inputs, present, state):
+    def _fused_loop(self, inputs, mask, state):
         cell, weights = self.cell, self._weights_of_a_step()
 
         def interact(values, *arguments):
@@ -148,7 +152,7 @@ class SALU(MemoryRNN, cell_class=SALUCell):
             interact,
             [weight.value for weight in weights],
             inputs,
-            present,
+            mask,
             ops.zeros((ops.shape(inputs)[1], cell.hidden_size), inputs.dtype),
             state.readout,
             state.controller,

@@ -55,7 +55,9 @@ class SALUCell(MemoryCell):
             Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regularizer of these kernels. Defaults to `None`.
         kernel_constraint: Constraint of these kernels. Defaults to `None`.
-        **kwargs: Arguments of `keras.layers.Layer` (`name`, `dtype`, `trainable`).
+        dtype: The dtype policy. Half precisions, mixed or not, become `float32`, as in `MNMCell`.
+            Defaults to `None`, Keras's global policy.
+        **kwargs: Arguments of `keras.layers.Layer` (`name`, `trainable`).
 
     Call arguments:
         inputs: `[B, features]`.

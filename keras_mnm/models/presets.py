@@ -104,8 +104,8 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
         model: A Keras model.
         folder: The preset's folder; its name is the preset's name.
         description: One sentence for people.
-        metrics: JSON-able figures, with the seeds they were measured with.
-        training: JSON-able account of how the model was trained.
+        metrics: JSON-able figures, with the seeds they were measured with. Defaults to `None`.
+        training: JSON-able account of how the model was trained. Defaults to `None`.
 
     Returns:
         The card that was written.

@@ -9,6 +9,7 @@ from keras_mnm.sequence.fused import (
     chunk_length,
     dense,
     in_chunks,
+    whole,
 )
 
 
@@ -64,7 +65,5 @@ def play(observe, act, world, chance, state, weights, spec):
         chunk, (start, world), (chance, mask), mask.shape[0]
     )
 
-    def whole(x):
-        return ops.reshape(x, (mask.shape[0] * length, *x.shape[2:]))[:steps]
-
-    return tree.map_structure(whole, outputs), (sequence.outputs(after, chunks), chunks)
+    outputs = tree.map_structure(lambda x: whole(x, steps), outputs)
+    return outputs, (sequence.outputs(after, chunks), chunks)

@@ -79,7 +79,6 @@ class Replay(NamedTuple):
     gates: tuple
     vectors: object  # [C, B, 3 H + 1, D]
     rates: object
-    scaled: list  # errors by layer
     steps: Step
     past: list  # of `Past`, by layer
 
@@ -123,11 +122,7 @@ def run(inputs, mask, state, weights, spec, tape=None):
         replay = functools.partial(sequence.from_tape, tape)
         function = backend.custom_gradient(replay, sequence.backward)
     hidden, readout, error, *final = function(inputs, mask, *state, *weights.flat())
-
-    def whole(x):
-        return ops.reshape(x, (x.shape[0] * length, -1, x.shape[-1]))[:steps]
-
-    return whole(hidden), whole(readout), error, final
+    return whole(hidden, steps), whole(readout, steps), error, final
 
 
 @functools.lru_cache
@@ -148,6 +143,11 @@ def in_chunks(x, length):
     if padding:
         x = ops.pad(x, [(0, padding), (0, 0), (0, 0)])
     return ops.reshape(x, (x.shape[0] // length, length, -1, x.shape[-1]))
+
+
+def whole(x, steps):
+    """Undoes `in_chunks`: `[N, C, B, ...]` to `[T, B, ...]`."""
+    return ops.reshape(x, (x.shape[0] * x.shape[1], -1, *x.shape[3:]))[:steps]
 
 
 class Sequence:
@@ -282,7 +282,7 @@ class Sequence:
         def chunk(carry, parts):
             d_state, d_matrices, sums = carry
             inputs, mask, d_hidden, d_readouts, kept = parts
-            replay = self._replay(inputs, mask, kept, weights)
+            replay = self._replay(inputs, mask, kept, d_matrices, weights)
             d_state, d_matrices, d_inputs, d_weights = self._chunk_backward(
                 replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights
             )
@@ -300,8 +300,11 @@ class Sequence:
         )
         return [d_inputs, ops.zeros_like(mask), *d_state, *d_matrices, *d_weights]
 
-    def _replay(self, inputs, mask, kept, weights):
-        """Everything about a chunk's steps that no loop is needed for."""
+    def _replay(self, inputs, mask, kept, d_matrices, weights):
+        """Everything about a chunk's steps that no loop is needed for.
+
+        `d_matrices` are the adjoints of the matrices after the chunk.
+        """
         heads, records = self.spec.num_heads, kept.records
         before = Controller(
             *(
@@ -337,9 +340,9 @@ class Sequence:
             recalled=records.recalled,
             errors=errors,
             unsloped=records.unsloped,
-            later=[],
+            later=self._later(past, scaled, d_matrices),
         )
-        return Replay(mask, fed, before.c, h, gates, vectors, rates, scaled, steps, past)
+        return Replay(mask, fed, before.c, h, gates, vectors, rates, steps, past)
 
     def _chunk_backward(self, replay, d_hidden, d_readouts, d_error, d_state, d_matrices, weights):
         """Walks back through a chunk.
@@ -402,7 +405,7 @@ class Sequence:
             replay.gates,
             replay.vectors,
             replay.rates,
-            replay.steps._replace(later=self._later(replay, d_matrices)),
+            replay.steps,
         )
         (d_state, buffers), (d_gates, d_projection, d_rates, d_expected) = backend.scan(
             step, (d_state, self.rule.buffers(past)), inputs, self.length, reverse=True
@@ -420,16 +423,16 @@ class Sequence:
             d_weights += _d_dense(replay.steps.values, d_expected)
         return d_state, d_matrices, dense(d_gates, to_inputs), d_weights
 
-    def _later(self, replay, d_matrices):
+    def _later(self, past, scaled, d_matrices):
         """What each step needs of the adjoints of the matrices after the chunk, by layer."""
         return [
             Later(
                 from_key=self._by_step(layer.memory.keys @ d_matrix),
                 from_error=self._by_step(layer.memory.errors @ transpose(d_matrix)),
                 key_products=self._by_step(layer.memory.keys @ transpose(layer.given)),
-                error=scaled,
+                error=error,
             )
-            for layer, d_matrix, scaled in zip(replay.past, d_matrices, replay.scaled, strict=True)
+            for layer, error, d_matrix in zip(past, scaled, d_matrices, strict=True)
         ]
 
     def _d_rates(self, mask, d_scales, rates):

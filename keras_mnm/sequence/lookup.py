@@ -40,12 +40,12 @@ class Table(NamedTuple):
         numbers = ops.arange(1, self.slots + 1, dtype="int32")
         return ops.max(ops.cast(self.present > 0, "int32") * numbers)
 
-    def append(self, slot, keys, values, present):
+    def append(self, slot, keys, values, mask):
         """The table with the keys and values `[B, H, D]` of a step in `slot`, if there is one.
 
-        A sample whose `present`, `[B, 1]`, is 0 writes nothing.
+        A sample whose `mask`, `[B, 1]`, is 0 writes nothing.
         """
-        fits = ops.logical_and(present > 0, slot < self.slots)[:, None]
+        fits = ops.logical_and(mask > 0, slot < self.slots)[:, None]
         zero = ops.zeros_like(slot)
         start = (zero, self.heads * self._in_range(slot), zero)
 
@@ -53,16 +53,16 @@ class Table(NamedTuple):
             # To read the old rows anywhere but at their end would cost a copy of them.
             return backend.slice_update(rows, start, ops.where(fits, new, rows[:, -self.heads :]))
 
-        here = ops.cast(ops.arange(self.slots, dtype="int32") == slot, present.dtype)
+        here = ops.cast(ops.arange(self.slots, dtype="int32") == slot, mask.dtype)
         return Table(
             put(self.keys, keys),
             put(self.values, values),
-            ops.maximum(self.present, present * here),
+            ops.maximum(self.present, mask * here),
         )
 
     def read(self, keys):
         """`Σ_s softmax_s(k · k_s / √D) v_s`, the mean over heads, for read keys `[B, H, D]`."""
-        scores = ops.matmul(keys, ops.transpose(self.keys, (0, 2, 1))) * keys.shape[-1] ** -0.5
+        scores = ops.matmul(keys, ops.swapaxes(self.keys, 1, 2)) * keys.shape[-1] ** -0.5
         present = ops.repeat(self.present, self.heads, axis=-1)[:, None]
         weights = ops.softmax(ops.where(present > 0, scores, -1e9), axis=-1)
         return ops.mean(ops.matmul(weights, self.values), axis=1)
@@ -82,7 +82,7 @@ class Table(NamedTuple):
         return ops.minimum(slot, self.slots - 1)
 
 
-def run(interact, weights, inputs, present, hidden, readout, controller, table):
+def run(interact, weights, inputs, mask, hidden, readout, controller, table):
     """Runs a sequence.
 
     Args:
@@ -91,7 +91,7 @@ def run(interact, weights, inputs, present, hidden, readout, controller, table):
             keys, write keys and values, each `[B, H, D]`.
         weights: List of all weights that it depends on.
         inputs: `[T, B, features]`.
-        present: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
+        mask: `[T, B, 1]`, 1 at the steps that count and 0 at the masked ones.
         hidden: `[B, U]`, the hidden state at masked steps before all others.
         readout: `[B, D]`, the last read-out.
         controller: The controller's state, a list of `[B, n]`.
@@ -104,7 +104,7 @@ def run(interact, weights, inputs, present, hidden, readout, controller, table):
     sequence = _Sequence(interact, len(controller))
     function = backend.custom_gradient(sequence.forward, sequence.backward)
     hidden, readouts, *final = function(
-        inputs, present, *table, hidden, readout, *controller, *weights
+        inputs, mask, *table, hidden, readout, *controller, *weights
     )
     table, (_, readout, *controller), _ = sequence.unpack(final)
     return hidden, readouts, readout, controller, table
@@ -122,7 +122,7 @@ class _Sequence:
         table, rest = Table(*arguments[:3]), list(arguments[3:])
         return table, rest[: self.small_states], rest[self.small_states :]
 
-    def forward(self, inputs, present, *arguments):
+    def forward(self, inputs, mask, *arguments):
         """Outputs of `run`, and what the backward pass needs."""
         table, small, weights = self.unpack(arguments)
 
@@ -137,13 +137,13 @@ class _Sequence:
             return (table, new), (new[:2], before, read_keys, slot)
 
         (table, small), (outputs, *records) = backend.scan(
-            step, (table, small), (inputs, present), inputs.shape[0]
+            step, (table, small), (inputs, mask), inputs.shape[0]
         )
-        return [*outputs, *table, *small], (inputs, present, records, table, weights)
+        return [*outputs, *table, *small], (inputs, mask, records, table, weights)
 
     def backward(self, residuals, cotangents):
         """Cotangents of the arguments of `forward`."""
-        inputs, present, (before, read_keys, slots), table, weights = residuals
+        inputs, mask, (before, read_keys, slots), table, weights = residuals
         d_outputs, (d_table, d_small, _) = cotangents[:2], self.unpack(cotangents[2:])
 
         def step(carry, inputs):
@@ -172,7 +172,7 @@ class _Sequence:
             return (d_small, d_keys, d_values), d_step
 
         carry = (d_small, d_table.keys, d_table.values)
-        steps = (inputs, present, d_outputs, before, read_keys, slots)
+        steps = (inputs, mask, d_outputs, before, read_keys, slots)
         (d_small, d_keys, d_values), d_steps = backend.scan(
             step, carry, steps, inputs.shape[0], reverse=True
         )
@@ -181,7 +181,7 @@ class _Sequence:
         stayed = ops.cast(stayed, d_keys.dtype)[None, :, None]
         d_table = [d_keys * stayed, d_values * stayed, ops.zeros_like(table.present)]
         d_inputs, d_weights = self._of_all_steps(inputs, before, d_steps, weights)
-        return [d_inputs, ops.zeros_like(present), *d_table, *d_small, *d_weights]
+        return [d_inputs, ops.zeros_like(mask), *d_table, *d_small, *d_weights]
 
     def _of_all_steps(self, inputs, before, d_steps, weights):
         """Cotangents of the inputs and of the weights, from those of all the steps."""

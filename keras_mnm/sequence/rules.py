@@ -82,6 +82,14 @@ class Rule:
         hidden, last = SIGMAS[spec.activation], SIGMAS[spec.output_activation]
         self.sigmas = [hidden] * (depth - 1) + [last]
 
+    def buffers(self, past):
+        """What `pull_back` carries from later steps to earlier ones: the `q`."""
+        return [ops.zeros_like(layer.given) for layer in past]
+
+    def d_matrices(self, past, buffers):
+        """What a chunk adds to the adjoints of the matrices."""
+        return [transpose(layer.given) @ q for layer, q in zip(past, buffers, strict=True)]
+
     def _before(self, step, dtype):
         """Masks the rows of `K`, `E` that were written before `step`."""
         return rows_before(step, self.length, self.heads, dtype)
@@ -126,10 +134,6 @@ class LocalRule(Rule):
             recalled.append(new)
         return memory, old, recalled, []
 
-    def buffers(self, past):
-        """What `pull_back` carries from later steps to earlier ones: the `q`."""
-        return [ops.zeros_like(layer.given) for layer in past]
-
     def pull_back(self, step, past, buffers, d_new):
         """Takes the adjoint `d_new` of `recalled[-1]` back through a step.
 
@@ -166,10 +170,6 @@ class LocalRule(Rule):
         )
         return adjoints, buffers
 
-    def d_matrices(self, past, buffers):
-        """What a chunk adds to the adjoints of the matrices."""
-        return [transpose(layer.given) @ q for layer, q in zip(past, buffers, strict=True)]
-
 
 class GradientRule(Rule):
     """Eqs. 2 and 3 (MNM-g): `Δ^L = (z^L - v) σ'`, and `Δ^l = (Δ^{l+1} M^{l+1}ᵀ) σ'` below."""
@@ -204,9 +204,8 @@ class GradientRule(Rule):
         return memory, written[-1], recalled[1:], unsloped
 
     def buffers(self, past):
-        """What `pull_back` carries from later steps to earlier ones: the `q`, then the `g`."""
-        q = [ops.zeros_like(layer.given) for layer in past]
-        return q + [ops.zeros_like(layer.errors) for layer in past[1:]]
+        """The `q`, then the `g`."""
+        return super().buffers(past) + [ops.zeros_like(layer.errors) for layer in past[1:]]
 
     def pull_back(self, step, past, buffers, d_new):
         """Takes the adjoint `d_new` of `recalled[-1]` back through a step.
@@ -265,10 +264,9 @@ class GradientRule(Rule):
 
     def d_matrices(self, past, buffers):
         """What a chunk adds to the adjoints of the matrices."""
-        q, g = buffers[: self.depth], buffers[self.depth :]
-        sums = [transpose(layer.given) @ own for layer, own in zip(past, q, strict=True)]
-        for layer, own in enumerate(g, start=1):
-            sums[layer] = sums[layer] + transpose(own) @ past[layer].errors
+        sums = super().d_matrices(past, buffers[: self.depth])
+        for layer, g in enumerate(buffers[self.depth :], start=1):
+            sums[layer] = sums[layer] + transpose(g) @ past[layer].errors
         return sums
 
 
