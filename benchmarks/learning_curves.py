@@ -10,7 +10,6 @@ may share their machine with other work, so that the pictures take the time of a
 drawn against episodes alone, as in the paper.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -22,10 +21,8 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
 import numpy as np  # noqa: E402
-from command_line import MAZE_MODELS, MODELS, steps_per_epoch  # noqa: E402
+from command_line import LABELS, Parser, steps_per_epoch  # noqa: E402
 from markdown_table import markdown_table  # noqa: E402
-
-LABELS = {**MODELS, **MAZE_MODELS}
 
 
 class Metric(NamedTuple):
@@ -215,24 +212,26 @@ def table():
                 updates, values = found
                 good = METRICS[metric].reaches_goal(values)
                 first = [int(updates[row.argmax()]) if row.any() else "-" for row in good]
-                last = f"{values[:, -1].mean():.3f} ± {values[:, -1].std():.3f}"
+                last = mean_and_spread(values[:, -1])
                 count, until = len(values), f"{updates[-1]:.0f}"
                 rows.append([instance, label, count, last, until, ", ".join(map(str, first))])
     return markdown_table(columns, rows, text_columns=2)
 
 
+def mean_and_spread(values):
+    """As text: mean ± standard deviation of the sample, which a single value has not."""
+    spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
+
+
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("record").add_argument("runs", nargs="+", type=pathlib.Path)
     commands.add_parser("draw", help="overwrites the pictures in docs/")
     args = parser.parse_args()
-    try:
+    with parser.answering():
         record(args.runs) if args.command == "record" else draw()
-    except (OSError, ValueError, KeyError) as error:
-        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

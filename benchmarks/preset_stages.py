@@ -16,7 +16,7 @@ DOCS = HERE.parent / "docs"
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 import experiment  # noqa: E402
-from command_line import MODELS, HelpFormatter, Parser  # noqa: E402
+from command_line import LABELS, Parser  # noqa: E402
 
 RULES = ("mnm-p", "mnm-g")
 FLOOR = 1e-5
@@ -30,7 +30,7 @@ INSTANCES = {
 
 
 def main(arguments=None):
-    Parser(description=__doc__, formatter_class=HelpFormatter).parse_args(arguments)
+    Parser(description=__doc__).parse_args(arguments)
 
     from keras_mnm.files import save_figure
 
@@ -55,7 +55,7 @@ def draw_instances():
     figure.suptitle("Wrong symbols of fresh episodes in training, from instance to instance")
     colors = {}
     for row, rule in zip(figure.subplots(len(RULES), len(INSTANCES), sharey=True), RULES):
-        row[0].set_ylabel(f"{MODELS[rule]}\nsymbol error")
+        row[0].set_ylabel(f"{LABELS[rule]}\nsymbol error")
         for axis, (instance, title) in zip(row, INSTANCES.items()):
             draw_stages(axis, account_of_preset(f"{instance}-{rule}"), colors)
             axis.set(title=title, xlabel="thousands of updates", xlim=(0, None))
@@ -148,7 +148,7 @@ def draw_sort():
     axis = figure.subplots()
     for model in (*RULES, "lstm-salu"):
         *_, (stage, _, ends) = placed(account_of_preset(f"priority-sort-{model}"))
-        axis.plot(ends, stage["history"]["wrong_bits"], label=MODELS[model])
+        axis.plot(ends, stage["history"]["wrong_bits"], label=LABELS[model])
     axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="wrong bits of 128")
     axis.set(yscale="log", yticks=(64, 32, 16, 8, 4), yticklabels=(64, 32, 16, 8, 4))
     axis.set_title("Priority sort, priorities as thresholds, three heads")

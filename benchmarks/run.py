@@ -4,8 +4,9 @@ python benchmarks/run.py train_step
 python benchmarks/run.py train_step --backend jax --quick
 """
 
+import contextlib
 import importlib
-import importlib.util
+import importlib.metadata
 import pathlib
 import statistics
 import sys
@@ -15,9 +16,9 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 from command_line import (  # noqa: E402
-    HelpFormatter,
     Parser,
     add_backend_option,
+    check_writable,
     positive_int,
     use_backend,
 )
@@ -49,7 +50,7 @@ BENCHMARKS = (
 
 
 def main():
-    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     add_backend_option(parser, "tensorflow", "jax", "torch")
     parser.add_argument("--quick", action="store_true", help="the smallest case; writes no file")
@@ -67,12 +68,16 @@ def main():
     )
     args = parser.parse_args()
     use_backend(parser, args.backend)
+    if not (args.quick or args.only):
+        check_writable(parser, args.output)
     with parser.answering():
         run(importlib.import_module(args.name), args, parser)
 
 
 def run(benchmark, args, parser):
     """Measures, prints a table, and writes the results."""
+    import trainer  # noqa: F401  # notes the commit, before others are made
+
     if hasattr(benchmark, "cases"):
         results = time_cases(benchmark, args)
         text = timing_table(results)
@@ -161,24 +166,14 @@ def timing_table(groups):
 
 
 def save(path, results, seed):
-    """Writes results with command, seed, versions and machine."""
-    from trainer import all_versions, machine
+    """Writes results with what they were made by."""
+    from trainer import origin
 
     from keras_mnm.files import write_json
 
-    found = all_versions()
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        found = {**found, "torch": torch.__version__}
-    content = {
-        "command": " ".join(["python", *sys.argv]),
-        "seed": seed,
-        "versions": found,
-        "machine": machine(),
-        "results": results,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**origin(), "seed": seed, "results": results}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # one of the competitors
+        content["versions"]["torch"] = importlib.metadata.version("torch")
     write_json(path, content)
     print(f"\nWritten to {path}")
 

@@ -56,9 +56,8 @@ class Babi(experiment.Task):
             "--max-padding",
             type=positive_share,
             metavar="SHARE",
-            help="of padding among the tokens to aim at, each question counted once whatever "
-            "--repeat says: the more, the fewer lengths of batches there are to compile (by "
-            "default 0.09)",
+            help="of padding among the tokens of a pass (without --repeat) that is accepted: the "
+            "more, the fewer lengths of batches there are to compile; by default 0.09",
         )
         group.add_argument(
             "--repeat",
@@ -108,8 +107,9 @@ class Babi(experiment.Task):
     def settings(self, args):
         if args.ask is not None:
             raise ValueError("name the model to --ask by --evaluate: a run's folder, or a preset.")
-        questions = _load(args.data_dir, "train", _chosen(args.tasks))
-        tasks = [int(task) for task in sorted(set(questions.tasks))]
+        tasks = list(_chosen(args.tasks))
+        questions = _load(args.data_dir, "train", tuple(tasks))
+        _batches(args, args.split, tasks, fixed=True)  # measured at the end: better told now
         for task, _ in args.repeat or ():
             if task not in tasks:
                 raise ValueError(f"--repeat names task {task}, which is not trained on.")
@@ -342,10 +342,10 @@ def _batches(args, split, tasks, **options):
 
 
 def _chosen(tasks):
-    """The tasks of the command line, by default all."""
+    """The tasks of the command line in ascending order, by default all."""
     from keras_mnm.tasks import babi
 
-    return tuple(tasks or babi.TASKS)
+    return babi.check_tasks(tasks or babi.TASKS)
 
 
 def _task_numbers(text):

@@ -9,7 +9,6 @@ import pathlib
 
 import numpy as np
 from command_line import (
-    HelpFormatter,
     Parser,
     add_backend_option,
     check_installed,
@@ -22,7 +21,7 @@ SHORTEST, LONGEST = 30, 50
 
 
 def main(arguments=None):
-    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("model", help="a .keras file, the folder of a run, or a preset's name")
     parser.add_argument("--data-dir", metavar="PATH", help="folder or archive of bAbI")
     parser.add_argument(

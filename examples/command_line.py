@@ -7,22 +7,21 @@ import os
 import pathlib
 import tempfile
 
-MODELS = {
+LABELS = {
     "mnm-p": "MNM-p (local writes)",
     "mnm-g": "MNM-g (gradient writes)",
     "lstm-salu": "LSTM+SALU",
-    "lstm": "LSTM",
-}
-"""What `--model` takes, and what people read."""
-
-MAZE_MODELS = {
-    "mnm-p": MODELS["mnm-p"],
-    "mnm-g": MODELS["mnm-g"],
     "lstm": "LSTM",
     "plastic": "plastic RNN (learned plasticities)",
     "homogeneous-plastic": "plastic RNN (one plasticity)",
     "random": "random steps",
 }
+"""What people read of a model; the pictures have its colors in this order."""
+
+MODELS = ("mnm-p", "mnm-g", "lstm-salu", "lstm")
+"""What `--model` takes."""
+
+MAZE_MODELS = ("mnm-p", "mnm-g", "lstm", "plastic", "homogeneous-plastic", "random")
 """The same in the maze."""
 
 STEPS_PER_EPOCH = 100
@@ -50,8 +49,19 @@ def steps_per_epoch(settings):
     return settings.get("steps_per_epoch", min(STEPS_PER_EPOCH, settings["steps"]))
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the description, and shows the defaults that there are."""
+
+    def _get_help_string(self, action):
+        nothing = action.nargs == 0 or action.default in (None, [])  # a flag's default is known
+        return action.help if nothing else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one sentence."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message):
         self.exit(2, f"error: {message}\n")
@@ -67,16 +77,9 @@ class Parser(argparse.ArgumentParser):
             self.exit(130, "\nInterrupted.\n")
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the lines of the description, and shows the defaults that there are."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
 def training_parser(description, **defaults):
     """A parser with the options of every example that trains."""
-    parser = Parser(description=description, formatter_class=HelpFormatter)
+    parser = Parser(description=description)
     train = parser.add_argument_group("training")
     train.add_argument(
         "--model",
@@ -87,17 +90,17 @@ def training_parser(description, **defaults):
     train.add_argument(
         "--steps",
         type=positive_int,
-        help="updates at most, rounded up to whole epochs; a run may end earlier; by default what "
-        "the instance needs",
+        help="updates at most, rounded up to whole epochs; four epochs without a mistake end a run "
+        "(bAbI: see --patience); by default what the instance needs",
     )
     train.add_argument(
-        "--batch-size", type=positive_int, help="episodes, of bAbI questions, an update"
+        "--batch-size", type=positive_int, help="episodes (bAbI: questions) an update"
     )
     train.add_argument(
         "--steps-per-epoch",
         type=positive_int,
-        help="updates between two checkpoints, an epoch; four without a mistake end a run (bAbI: "
-        "see --patience), and epochs of another length draw other episodes",
+        help="updates between two checkpoints, an epoch; epochs of another length draw other "
+        "episodes",
     )
     train.add_argument(
         "--meta-loss-weight",

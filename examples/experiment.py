@@ -403,7 +403,17 @@ def updates_by_epoch(settings, epochs):
 
 
 def account_of(run):
-    """How a run was trained and fared, and before it the run whose weights it began with."""
+    """How a run was trained and fared, and before it the run whose weights it began with.
+
+    A ValueError that names the run where it cannot be read.
+    """
+    try:
+        return _read_account(run)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run} holds no run to tell of: {error!r}") from error
+
+
+def _read_account(run):
     history = json.loads((run / "history.json").read_text())
     names = ("command", "settings", "updates", "versions", "machine")
     if (run / "metrics.json").exists():

@@ -7,11 +7,10 @@ import json
 import pathlib
 
 from command_line import (
-    MAZE_MODELS,
-    MODELS,
-    HelpFormatter,
+    LABELS,
     Parser,
     add_backend_option,
+    check_writable,
     non_negative_int,
     positive_int,
     use_backend,
@@ -19,7 +18,7 @@ from command_line import (
 
 
 def main(arguments=None):
-    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=pathlib.Path, help="the output folder of the run")
     parser.add_argument(
         "preset", type=pathlib.Path, help="folder to write; its name is the preset's"
@@ -31,7 +30,7 @@ def main(arguments=None):
     parser.add_argument(
         "--results",
         type=pathlib.Path,
-        default="benchmarks/results",
+        default=pathlib.Path("benchmarks/results"),
         help="folder for the account of training and evaluation that goes with the figures, in "
         "place of one of that name",
     )
@@ -48,49 +47,47 @@ def main(arguments=None):
     add_backend_option(parser, "tensorflow", "jax", "torch")
     args = parser.parse_args(arguments)
     use_backend(parser, args.backend)
+    with parser.answering():
+        pack(args, parser)
 
+
+def pack(args, parser):
     import experiment
 
     import keras_mnm
     from keras_mnm.files import load_model, write_json
+    from keras_mnm.models.presets import check_folder_name
 
-    run = args.run
-    try:
-        model = load_model(experiment.model_of(run))
-        training = experiment.account_of(run)
-        task = experiment.task_of(training["settings"])
-        task.settings_of(model)
-        weights = [model.get_weights()]
-        for run in args.average_with:
-            account = experiment.account_of(run)
-            theirs, ours = (told["settings"]["model"] for told in (account, training))
-            if theirs != ours:
-                parser.error(
-                    f"{run} is a run of {theirs}, {args.run} of {ours}; average runs of one model"
-                )
-            experiment.take_weights(model, str(experiment.model_of(run)))
-            weights.append(model.get_weights())
-            if account in experiment.stages(training):  # and told there
-                account = {"command": account["command"]}
-            training.setdefault("averaged_with", []).append(account)
-    except (OSError, ValueError, KeyError) as error:
-        parser.error(f"{run} holds no run to pack: {error}")
-    model.set_weights([sum(arrays) / len(weights) for arrays in zip(*weights, strict=True)])
+    check_folder_name(args.preset)
+    model = load_model(experiment.model_of(args.run))
+    training = experiment.account_of(args.run)
     settings = training["settings"]
+    task = experiment.task_of(settings)
+    instance = task.settings_of(model)
+    weights = [model.get_weights()]
+    for run in args.average_with:
+        account = experiment.account_of(run)
+        theirs, ours = account["settings"]["model"], settings["model"]
+        if theirs != ours:
+            raise ValueError(
+                f"{run} is a run of {theirs}, {args.run} of {ours}; average runs of one model"
+            )
+        experiment.take_weights(model, str(experiment.model_of(run)))
+        weights.append(model.get_weights())
+        if account in experiment.stages(training):  # and told there
+            account = {"command": account["command"]}
+        training.setdefault("averaged_with", []).append(account)
+    model.set_weights([sum(arrays) / len(weights) for arrays in zip(*weights, strict=True)])
     vars(args).update(task.measuring_options(settings))
-    instance = [f", {name.replace('_', ' ')} {settings[name]}" for name in task.settings_of(model)]
-    model_name = {**MAZE_MODELS, **MODELS}[settings["model"]]
+    words = [f", {name.replace('_', ' ')} {settings[name]}" for name in instance]
     if task.name == "babi" and len(args.tasks) < 20:
-        instance = [f", tasks {', '.join(map(str, args.tasks))}"]
-    description = f"{model_name} on {task.title}{''.join(instance)}."
-    try:
-        figures = task.measure(model, args)
-    except ValueError as error:
-        parser.error(str(error))
+        words = [f", tasks {', '.join(map(str, args.tasks))}"]
+    description = f"{LABELS[settings['model']]} on {task.title}{''.join(words)}."
+    check_writable(parser, args.results)
+    figures = task.measure(model, args)
     if args.note:
         training["note"] = args.note
     keras_mnm.save_to_preset(model, args.preset, description, figures, training)
-    args.results.mkdir(parents=True, exist_ok=True)
     write_json(args.results / f"{args.preset.name}.json", {**training, "evaluation": figures})
     print(f"Written to {args.preset}/ and {args.results / args.preset.name}.json. Load it by")
     print(f"keras_mnm.from_preset({args.preset.name!r}, source={str(args.preset.parent)!r})")

@@ -12,7 +12,6 @@ import experiment
 from command_line import (
     MAZE_MODELS,
     SCHEDULE,
-    HelpFormatter,
     Parser,
     add_backend_option,
     add_run_options,
@@ -88,7 +87,7 @@ def main(arguments=None):
 
 
 def make_parser():
-    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(description=__doc__)
     train = parser.add_argument_group("training")
     train.add_argument(
         "--model",

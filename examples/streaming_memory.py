@@ -10,7 +10,6 @@ here: what it learns of a user's dictionary, it writes to that user's memory.
 import pathlib
 
 from command_line import (
-    HelpFormatter,
     Parser,
     add_backend_option,
     check_writable,
@@ -21,7 +20,7 @@ from command_line import (
 
 
 def main(arguments=None):
-    parser = Parser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--users", type=positive_int, default=3, help="memories side by side")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the dictionaries")
     parser.add_argument(

@@ -1,7 +1,6 @@
 """The training run that the examples share: `model.fit` with checkpoint, resume and results."""
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -62,11 +61,12 @@ class Run:
         self._is_done = is_done
         self.history = {}
         self.seconds = []
-        """Training time by the end of each epoch."""
+        """Time of training and validation by the end of each epoch, without that of saving."""
         self.origin = None
         """`origin()` of the last epoch: a run may be finished elsewhere."""
         self._model = None
         self._opened = None  # the history of a resumed run, as it was found
+        self._kept = 0  # updates of the checkpoint
 
     @property
     def epoch(self):
@@ -113,6 +113,7 @@ class Run:
         epochs = -(-int(self._model.optimizer.iterations) // self.steps_per_epoch)
         self.seconds, self.origin = state["seconds"][:epochs], state["origin"]
         self.history = {name: values[:epochs] for name, values in state["history"].items()}
+        self._kept = self.updates
 
     def _check_unused(self):
         """A ValueError where the folder has a checkpoint or a result."""
@@ -202,11 +203,11 @@ class Run:
         return None
 
     def _interrupted(self, how):
-        if (self.folder / _CHECKPOINT).exists() and self.updates:
+        if self._kept:
             words = [word for word in sys.argv if word != "--resume"]
             command = shlex.join([sys.executable, *words, "--resume"])
             return (
-                f"{how}. {self.updates} updates are kept in {self.folder}. Continue with: {command}"
+                f"{how}. {self._kept} updates are kept in {self.folder}. Continue with: {command}"
             )
         return f"{how}. Nothing was kept yet. Start again with the same command."
 
@@ -242,6 +243,7 @@ class Run:
             self._save(model, _BEST)
         self._write_history(finished=False)
         self._save(model, _CHECKPOINT)
+        self._kept = self.updates
 
     def _save(self, model, name):
         with replacing(self.folder / name) as path:
@@ -324,22 +326,25 @@ def origin():
     """What a run was made by: to be told of it even if it ends before its time."""
     # No places of this machine: where data lies says nothing of what it holds. Nor in which
     # slices of time it ran: the resumed run is the unbroken one.
-    words = [os.path.basename(word) if os.path.isabs(word) else word for word in sys.argv]
-    command = re.sub(r" --resume\b| --minutes[ =]\S+", "", " ".join(["python", *words]))
-    return {"command": command, "versions": all_versions(), "machine": machine()}
+    words = [_ABSOLUTE.sub(r"\1\2", word) for word in sys.argv]
+    command = re.sub(r" --resume\b| --minutes[ =]\S+", "", shlex.join(["python", *words]))
+    return {"command": command, "versions": versions() | _COMMIT, "machine": machine()}
 
 
-@functools.cache
-def all_versions():
-    """`versions()`, and in a clone its commit."""
+def _commit():
+    """The clone's commit, in a dict; an empty one where there is none."""
     git = shutil.which("git")
-    if git is None:
-        return versions()
     command = [git, "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(
-        command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True
-    )
-    return versions() | ({"commit": done.stdout.strip()} if done.returncode == 0 else {})
+    here = pathlib.Path(__file__).parent
+    done = git and subprocess.run(command, cwd=here, capture_output=True, text=True)
+    return {"commit": done.stdout.strip()} if done and done.returncode == 0 else {}
+
+
+# Now, for others may be made while the process runs.
+_COMMIT = _commit()
+
+_ABSOLUTE = re.compile(r"^(--[\w-]+=)?/(?:.*/)?([^/]+)/?$")
+"""A word of the command line that is an absolute path, alone or after an option's name."""
 
 
 def machine():

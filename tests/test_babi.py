@@ -459,6 +459,15 @@ def shrink(patch):
     patch.setattr(example.TASK, "steps_per_epoch", 4)
 
 
+def test_files_that_are_missing_are_told_before_training(data_dir, tmp_path, monkeypatch, capsys):
+    shrink(monkeypatch)
+    output = ["--output", str(tmp_path / "run"), "--split", "test"]
+    with pytest.raises(SystemExit):
+        example.main([*RUN, "--data-dir", str(data_dir), *output])
+    assert "has no qa1_test.txt, qa2_test.txt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "babi"

@@ -160,6 +160,21 @@ def test_the_account_of_a_resumed_run_is_that_of_an_unbroken_one(monkeypatch):
     assert trainer.origin()["command"] == "python x.py --seed 3"
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["/home/me/x.py", "--data-dir=/home/me/babi"], "python x.py --data-dir=babi"),
+        (["x.py", "--output", "/data/run/", "--note", "two words"], "x.py --output run --note 'tw"),
+        (["x.py", "runs/mine", "--note", "1 / 2"], "python x.py runs/mine --note '1 / 2'"),
+    ],
+)
+def test_the_account_has_the_command_without_places(words, command, monkeypatch):
+    import trainer
+
+    monkeypatch.setattr(sys, "argv", words)
+    assert command in trainer.origin()["command"]
+
+
 # A shell's background jobs ignore Ctrl-C, and hand that down; this undoes it.
 FROM_A_TERMINAL = """
 import runpy, signal, sys

@@ -136,8 +136,9 @@ def test_runs_from_scratch_are_those_of_their_files():
             ]
             assert {run["settings"]["steps"] for run in runs} == {int(updates.replace(",", ""))}
             ends = [run["history"][key][-1] for run in runs]
-            mean, spread = statistics.fmean(ends), statistics.pstdev(ends)
-            said = f"{mean:.{decimals}f}" + f" ± {spread:.{decimals}f}" * (len(runs) > 1)
+            said = f"{statistics.fmean(ends):.{decimals}f}"
+            if len(runs) > 1:
+                said += f" ± {statistics.stdev(ends):.{decimals}f}"
             said += f" ({len(runs)})" * (len(runs) not in (1, 3))
             assert cell == said, (label, model)
 

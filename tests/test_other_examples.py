@@ -362,6 +362,39 @@ def test_a_run_becomes_a_preset(lstm_run, tmp_path, monkeypatch, capsys):
     assert experiment.account_of(tmp_path / "later")["started_from"] == training
 
 
+def test_what_cannot_be_packed_is_told_before_it_is_measured(
+    lstm_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(double_copy.TASK, "measure", None)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(lstm_run, damaged)
+    (damaged / "history.json").write_text("")
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ([lstm_run, tmp_path / "my preset"], "The folder's name becomes the preset's"),
+        ([lstm_run, tmp_path / "mine", "--results", tmp_path / "file" / "x"], "cannot write"),
+        ([damaged, tmp_path / "mine"], f"{damaged} holds no run to tell of"),
+    ):
+        with pytest.raises(SystemExit):
+            make_preset.main(list(map(str, words)))
+        assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_checkpoint_does_not_count(tmp_path, monkeypatch, capsys):
+    save = trainer.Run._save
+
+    def interrupted(run, model, name):
+        if run.epoch == 2:
+            raise KeyboardInterrupt
+        save(run, model, name)
+
+    monkeypatch.setattr(trainer.Run, "_save", interrupted)
+    options = ["--steps-per-epoch", "2", "--model", "lstm", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        double_copy.main([*TINY, "--length", "3", *options])
+    assert "2 updates are kept" in capsys.readouterr().out
+
+
 def test_learning_curves_take_finished_runs_from_scratch(lstm_run, tmp_path, monkeypatch):
     monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
     with pytest.raises(ValueError, match="is of double-copy-3; the figures show dictionary-4x1"):

@@ -95,6 +95,12 @@ def test_without_weights_the_architecture_is_the_same():
     assert not np.allclose(fresh.get_weights()[0], trained.get_weights()[0])
 
 
+def test_a_folder_that_is_not_there():
+    for use in (keras_mnm.list_presets, functools.partial(keras_mnm.from_preset, "small")):
+        with pytest.raises(ValueError, match="There is no folder 'no/such'"):
+            use(source="no/such")
+
+
 def test_folder_as_argument_and_as_environment_variable(presets, monkeypatch):
     folder, model = presets
     check_equal(keras_mnm.from_preset("small", source=folder), model)

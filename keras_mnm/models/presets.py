@@ -86,8 +86,6 @@ def from_preset(name, load_weights=True, source=None):
             f"preset in a folder of yours pass from_preset({path.name!r}, "
             f"source={str(path.parent)!r})."
         )
-    if source and not _is_url(source) and not pathlib.Path(source).is_dir():
-        raise ValueError(f"There is no folder {str(source)!r}; `source` must be one, or a URL.")
     folder = _locate(name, _source(source))
     card = _read_card(folder / _CARD)
     if not load_weights:
@@ -119,11 +117,7 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
     >>> copy = keras_mnm.from_preset("mine", source=folder)
     """
     folder = pathlib.Path(folder)
-    if not _NAME.fullmatch(folder.name):
-        raise ValueError(
-            "The folder's name becomes the preset's name: letters, digits, '.', '_' and '-'. "
-            f"Received: {str(folder)!r}."
-        )
+    check_folder_name(folder)
     configuration = keras.saving.serialize_keras_object(model)
     configuration.pop("compile_config", None)
     card = {"description": description, "metrics": metrics or {}, "training": training or {}}
@@ -152,7 +146,19 @@ def save_to_preset(model, folder, description, metrics=None, training=None):
     return card
 
 
+def check_folder_name(folder):
+    """A ValueError where a preset in this folder could not be found by its name."""
+    if not _NAME.fullmatch(folder.name):
+        raise ValueError(
+            "The folder's name becomes the preset's name: letters, digits, '.', '_' and '-'. "
+            f"Received: {str(folder)!r}."
+        )
+
+
 def _source(source):
+    """Where to look for presets first, or None; a given folder must exist."""
+    if source and not _is_url(source) and not pathlib.Path(source).is_dir():
+        raise ValueError(f"There is no folder {str(source)!r}; `source` must be one, or a URL.")
     return source or os.environ.get(SOURCE_VARIABLE)
 
 

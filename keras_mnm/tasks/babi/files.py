@@ -197,12 +197,10 @@ def _unpack(path, split, tasks):
             f"{path} holds no packed bAbI questions of split {split!r}: {error}. Make it again "
             f"with keras_mnm.tasks.babi.pack(source, {path.name!r}, splits={SPLITS})."
         ) from error
-    wanted = np.flatnonzero(np.isin(whole.tasks, tasks))
-    rows = [whole.row(number) for number in wanted]
-    lengths = whole.lengths[wanted]
+    wanted = np.isin(whole.tasks, tasks)
     return Questions(
-        np.concatenate([*rows, whole.tokens[:0]]),
-        np.concatenate([[0], np.cumsum(lengths)]),
+        whole.tokens[np.repeat(wanted, whole.lengths)],
+        np.concatenate([[0], np.cumsum(whole.lengths[wanted])]),
         whole.answers[wanted],
         whole.tasks[wanted],
     )
