@@ -9,6 +9,7 @@ replaced, its picture begins there, too.
 
 import json
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -51,44 +52,51 @@ def account_of_preset(preset):
 def draw_instances():
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(17, 6.8), layout="constrained")
-    figure.suptitle("Wrong symbols of fresh episodes in training, from instance to instance")
-    colors = {}
+    figure = Figure(figsize=(15, 7.4), layout="constrained")
+    figure.suptitle(
+        "Wrong symbols of fresh episodes in training, from instance to instance "
+        "(thick: the preset's own; dotted: of MNM-p)"
+    )
+    colors, lines = {}, {}
     for row, rule in zip(figure.subplots(len(RULES), len(INSTANCES), sharey=True), RULES):
         row[0].set_ylabel(f"{LABELS[rule]}\nsymbol error")
         for axis, (instance, title) in zip(row, INSTANCES.items()):
-            draw_stages(axis, account_of_preset(f"{instance}-{rule}"), colors)
+            lines |= draw_stages(axis, account_of_preset(f"{instance}-{rule}"), colors)
             axis.set(title=title, xlabel="thousands of updates", xlim=(0, None))
             axis.set(yscale="log", ylim=(FLOOR / 1.3, 1.3))
             axis.grid(alpha=0.3)
+    lines = dict(sorted(lines.items(), key=lambda item: _sizes(item[0])))
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines))
     return figure
+
+
+def _sizes(name):
+    """What instances are sorted by: their task, length and number of examples."""
+    return "symbols" in name, [int(number) for number in re.findall(r"\d+", name)][::-1]
 
 
 def draw_stages(axis, account, colors):
     """Each stage goes on where the one before ended.
 
     A color is a length of sequence, pale with few examples. Stages of the preset's own instance are
-    thick, those of another model dotted.
+    thick, those of another model dotted. Returns lines for a legend, by the instances' names.
     """
-    own, shown = account["settings"], set()
+    from matplotlib.lines import Line2D
+
+    own, lines = account["settings"], {}
     for stage, start, ends in placed(account):
         settings = stage["settings"]
         errors = [max(FLOOR, 1 - accuracy) for accuracy in stage["history"]["accuracy"]]
-        name, same_model = label(settings), settings["model"] == own["model"]
+        name = label(settings)
         color = colors.setdefault(settings["length"], len(colors))
         pale = settings.get("support_size") == 4
-        style = {
-            "color": f"C{color}",
-            "alpha": 0.5 if pale else 1.0,
-            "lw": 2.5 if name == label(own) else 1.2,
-            "ls": "-" if same_model else ":",
-        }
-        if not same_model:
-            name += f", {settings['model']}"
-        axis.plot(ends, errors, **style, label=None if name in shown else name)
+        shade = {"color": f"C{color}", "alpha": 0.5 if pale else 1.0}
+        width = 2.5 if name == label(own) else 1.2
+        dashes = "-" if settings["model"] == own["model"] else ":"
+        axis.plot(ends, errors, **shade, lw=width, ls=dashes)
+        lines[name] = Line2D([], [], **shade)
         axis.axvline(start, color="gray", lw=0.4)
-        shown.add(name)
-    axis.legend(fontsize="x-small", loc="best")
+    return lines
 
 
 def placed(account):

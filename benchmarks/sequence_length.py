@@ -41,18 +41,15 @@ def draw(results, path):
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle(f"A training step against the length of the sequence, batch {results['batch']}")
-    for axis, key, label in zip(
-        figure.subplots(1, 2),
-        ("seconds", "peak_mb"),
-        ("seconds a training step", "peak memory of the process, MB"),
-        strict=True,
-    ):
-        for name, curve in results["curves"].items():
-            axis.plot(curve["length"], curve[key], marker="o", markersize=3, label=name)
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xlabel("time steps T")
-        axis.set_ylabel(label)
+    time, memory = figure.subplots(1, 2)
+    for name, curve in results["curves"].items():
+        style = {"marker": "o", "markersize": 3, "label": name}
+        time.plot(curve["length"], curve["seconds"], **style)
+        memory.plot(curve["length"], [mb / 1000 for mb in curve["peak_mb"]], **style)
+    time.set(yscale="log", ylabel="seconds a training step")
+    memory.set(ylim=(0, None), ylabel="peak memory of the process, GB")
+    for axis in (time, memory):
+        axis.set(xscale="log", xlabel="time steps T")
         axis.grid(alpha=0.3, which="both")
         axis.legend()
     save_figure(figure, path, dpi=130)
