@@ -29,7 +29,7 @@ def measure(quick):
 def figures(name, step_sizes, episodes):
     task = dictionary_inference.TASK
     local = keras_mnm.from_preset(name)
-    settings = task.settings_of(local)
+    instance = task.instance_of(local)
     inputs, targets = task.fresh_episodes(local, episodes, SEED)
 
     def symbol_accuracy(model):
@@ -38,7 +38,7 @@ def figures(name, step_sizes, episodes):
 
     def by_gradients(step_size):
         layer = task.recurrent_layer("mnm-g", step_size=step_size)
-        model = task.make_model(settings, layer)
+        model = task.make_model(instance, layer)
         experiment.take_weights(model, name, step_size)
         return model
 

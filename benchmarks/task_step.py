@@ -21,16 +21,15 @@ RATIOS = tuple(("mnm-p", model) for model in MODELS if model != "mnm-p")
 def cases(quick):
     for instance in INSTANCES[:1] if quick else INSTANCES:
         task = task_of(instance)
-        settings = {name: value for name, value in instance.items() if name != "task"}
         yield (
-            task.instance_name(settings),
-            {model: functools.partial(make, task, settings, model) for model in MODELS},
+            task.instance_name(instance),
+            {model: functools.partial(make, task, instance, model) for model in MODELS},
         )
 
 
-def make(task, settings, model):
+def make(task, instance, model):
     keras.utils.set_random_seed(0)
-    model = task.make_model(settings, task.recurrent_layer(model))
+    model = task.make_model(instance, task.recurrent_layer(model))
     trainer.compile_model(model, 1e-3, 1000, *task.loss_and_metrics())
-    batch = task.episodes(settings)[0]
+    batch = task.episodes(instance)[0]
     return lambda: model.train_on_batch(*batch)

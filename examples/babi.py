@@ -104,7 +104,7 @@ class Babi(experiment.Task):
             help="words of the answer to --ask: lists and paths have two or three",
         )
 
-    def settings(self, args):
+    def instance(self, args):
         if args.ask is not None:
             raise ValueError("name the model to --ask by --evaluate: a run's folder, or a preset.")
         tasks = list(_chosen(args.tasks))
@@ -130,7 +130,7 @@ class Babi(experiment.Task):
         names = ("tasks", "batch_size", "max_tokens", "max_padding")
         return {name: settings.get(name) for name in names}
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         from keras_mnm.tasks import babi
 
         shapes = experiment.shapes_of(model)
@@ -141,35 +141,35 @@ class Babi(experiment.Task):
             )
         return {}
 
-    def instance_name(self, settings):
-        tasks = settings["tasks"]
+    def instance_name(self, instance):
+        tasks = instance["tasks"]
         return self.name if len(tasks) == 20 else f"{self.name}-{'-'.join(map(str, tasks))}"
 
-    def steps(self, settings):
-        return 60_000 if len(settings["tasks"]) > 3 else 5_000 * len(settings["tasks"])
+    def steps(self, instance):
+        return 60_000 if len(instance["tasks"]) > 3 else 5_000 * len(instance["tasks"])
 
-    def training_data(self, settings, args, steps):
+    def training_data(self, instance, args, steps):
         return _batches(
             args,
             "train",
-            settings["tasks"],
+            instance["tasks"],
             steps=steps,
             seed=args.seed,
-            repeat=dict(settings.get("repeat") or ()),
-            exchange_words=settings.get("exchange_words"),
+            repeat=dict(instance.get("repeat") or ()),
+            exchange_words=instance.get("exchange_words"),
         )
 
-    def validation(self, settings, args):
+    def validation(self, instance, args):
         from trainer import Validation
 
-        data = _batches(args, "valid", settings["tasks"], fixed=True)
+        data = _batches(args, "valid", instance["tasks"], fixed=True)
         every = -(-args.validate_every // args.steps_per_epoch)
         return Validation(data, every, "sequence_accuracy")
 
     def recurrent_layer(self, name, num_heads=3, **options):
         return experiment.recurrent_layer(name, units=256, num_heads=num_heads, **options)
 
-    def make_model(self, settings, recurrent):
+    def make_model(self, instance, recurrent):
         import keras_mnm
         from keras_mnm.tasks import babi
 
@@ -193,12 +193,12 @@ class Babi(experiment.Task):
         )
         return loss, [keras_mnm.SequenceAccuracy()]
 
-    def is_done(self, settings, history):
+    def is_done(self, instance, history):
         best, looks_since = -1.0, 0
         for value in history.get("val_sequence_accuracy", ()):
             if value is not None:
                 best, looks_since = max(value, best), 0 if value > best else looks_since + 1
-        return looks_since >= settings["patience"]
+        return looks_since >= instance["patience"]
 
     def evaluate(self, model, args):
         if args.ask is None and args.answers > 1:

@@ -60,7 +60,7 @@ def main(arguments=None):
 
     with parser.answering():
         model = experiment.open_model(args.model)
-        example.TASK.settings_of(model)
+        example.TASK.instance_of(model)
         tokens = read_story(args, example, babi)
         check_writable(parser, args.output)
         labels = [babi.VOCABULARY[token] for token in tokens]

@@ -17,13 +17,13 @@ class Dictionary(experiment.TokenTask):
         group.add_argument("--support-size", type=positive_int, default=4, help="examples k")
         group.add_argument("--length", type=positive_int, default=1, help="letters a sequence l")
 
-    def settings(self, args):
+    def instance(self, args):
         from keras_mnm.tasks import dictionary
 
         dictionary.check_instance(args.support_size, args.length)
         return {"support_size": args.support_size, "length": args.length}
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         from keras_mnm.tasks import dictionary
 
         input_shape, output_shape = experiment.shapes_of(model)
@@ -39,24 +39,24 @@ class Dictionary(experiment.TokenTask):
             f"{len(dictionary.VOCABULARY)}) logits"
         )
 
-    def instance_name(self, settings):
-        return "dictionary-{support_size}x{length}".format(**settings)
+    def instance_name(self, instance):
+        return "dictionary-{support_size}x{length}".format(**instance)
 
-    def steps(self, settings):
-        return 2500 if settings["length"] == 1 else 8000
+    def steps(self, instance):
+        return 2500 if instance["length"] == 1 else 8000
 
-    def episodes(self, settings, **options):
+    def episodes(self, instance, **options):
         from keras_mnm.tasks import DictionaryInference
 
-        return DictionaryInference(**settings, **options)
+        return DictionaryInference(**instance, **options)
 
-    def make_model(self, settings, recurrent):
+    def make_model(self, instance, recurrent):
         import keras_mnm
         from keras_mnm.tasks import dictionary
 
-        steps = dictionary.sequence_length(**settings)
+        steps = dictionary.sequence_length(**instance)
         size = len(dictionary.VOCABULARY)
-        return keras_mnm.token_model(recurrent, size, steps, settings["length"])
+        return keras_mnm.token_model(recurrent, size, steps, instance["length"])
 
     def show(self, inputs, targets, outputs):
         from keras_mnm.tasks.dictionary import decode

@@ -16,10 +16,10 @@ class DoubleCopy(experiment.TokenTask):
     def add_options(self, group):
         group.add_argument("--length", type=positive_int, default=50, help="symbols a sequence l")
 
-    def settings(self, args):
+    def instance(self, args):
         return {"length": args.length}
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         from keras_mnm.tasks import double_copy
 
         input_shape, output_shape = experiment.shapes_of(model)
@@ -33,23 +33,23 @@ class DoubleCopy(experiment.TokenTask):
             f"(batch, 3l+1) tokens to (batch, 2l, {len(double_copy.VOCABULARY)}) logits"
         )
 
-    def instance_name(self, settings):
-        return self.name if settings["length"] == 50 else f"{self.name}-{settings['length']}"
+    def instance_name(self, instance):
+        return self.name if instance["length"] == 50 else f"{self.name}-{instance['length']}"
 
-    def steps(self, settings):
+    def steps(self, instance):
         return 2000
 
-    def episodes(self, settings, **options):
+    def episodes(self, instance, **options):
         from keras_mnm.tasks import DoubleCopy
 
-        return DoubleCopy(**settings, **options)
+        return DoubleCopy(**instance, **options)
 
-    def make_model(self, settings, recurrent):
+    def make_model(self, instance, recurrent):
         import keras_mnm
         from keras_mnm.tasks import double_copy
 
-        steps = double_copy.sequence_length(**settings)
-        answers = double_copy.COPIES * settings["length"]
+        steps = double_copy.sequence_length(**instance)
+        answers = double_copy.COPIES * instance["length"]
         return keras_mnm.token_model(recurrent, len(double_copy.VOCABULARY), steps, answers)
 
     def show(self, inputs, targets, outputs):

@@ -34,8 +34,8 @@ START = "started_from.json"
 class Task:
     """A task as an example trains it.
 
-    A subclass has the attributes and methods below; `settings` is a dict that tells the instance,
-    `args` what the command line said.
+    A subclass has the attributes and methods below; `instance` is a dict of sizes and the like,
+    which is a part of a run's `settings`; `args` are what the command line said.
     """
 
     name = ""
@@ -58,7 +58,7 @@ class Task:
             "--episodes", type=command_line.positive_int, default=2000, help="fresh ones"
         )
 
-    def settings(self, args):
+    def instance(self, args):
         """The instance that the options choose, or a ValueError where there is none."""
         return {}
 
@@ -66,27 +66,27 @@ class Task:
         """What `measure` needs to be told of a run's settings, as a dict of options."""
         return {}
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         """The instance that a model was made for, or a ValueError where it is of another task."""
         raise NotImplementedError
 
-    def instance_name(self, settings):
+    def instance_name(self, instance):
         """`name` with the instance."""
         return self.name
 
-    def steps(self, settings):
+    def steps(self, instance):
         """Updates at most, by default."""
         raise NotImplementedError
 
-    def episodes(self, settings, **options):
+    def episodes(self, instance, **options):
         """The task's `keras_mnm.tasks.Episodes`."""
         raise NotImplementedError
 
-    def training_data(self, settings, args, steps):
+    def training_data(self, instance, args, steps):
         """What to train on, `steps` batches an epoch."""
-        return self.episodes(settings, batch_size=args.batch_size, steps=steps, seed=args.seed)
+        return self.episodes(instance, batch_size=args.batch_size, steps=steps, seed=args.seed)
 
-    def validation(self, settings, args):
+    def validation(self, instance, args):
         """A `trainer.Validation`, or None where every episode is a fresh one."""
         return None
 
@@ -94,7 +94,7 @@ class Task:
         """The layer that `--model` names, in the paper's sizes, with more options of its own."""
         return recurrent_layer(name, units=100, **options)
 
-    def make_model(self, settings, recurrent):
+    def make_model(self, instance, recurrent):
         """A model around a recurrent layer."""
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class Task:
         """Whether an epoch with these logs was without any mistake."""
         raise NotImplementedError
 
-    def is_done(self, settings, history):
+    def is_done(self, instance, history):
         """Whether training ends early: after some epochs in a row without any mistake."""
         epochs = [
             dict(zip(history, logs, strict=True)) for logs in zip(*history.values(), strict=True)
@@ -145,7 +145,7 @@ class Task:
     def fresh_episodes(self, model, count, seed):
         """Inputs and targets of episodes that no training run has seen."""
         options = {"batch_size": count, "steps": 1, "seed": seed, "first_epoch": FRESH_EPOCH}
-        return self.episodes(self.settings_of(model), **options)[0]
+        return self.episodes(self.instance_of(model), **options)[0]
 
 
 class TokenTask(Task):
@@ -228,7 +228,7 @@ def main(task, description, arguments=None):
 
 
 def train(task, args, parser):
-    instance = task.settings(args)
+    instance = task.instance(args)
     name = f"{task.instance_name(instance)}-{args.model}"
     steps = args.steps or task.steps(instance)
     if steps > args.steps_per_epoch:
@@ -282,9 +282,8 @@ def train(task, args, parser):
 
 def evaluate(task, name, args):
     model = open_model(name)
-    settings = task.settings_of(model)
-    instance = ", ".join(f"{key} {value}" for key, value in settings.items())
-    print(f"{name}: {task.title}" + (f" ({instance})" if instance else ""))
+    sizes = ", ".join(f"{key} {value}" for key, value in task.instance_of(model).items())
+    print(f"{name}: {task.title}" + (f" ({sizes})" if sizes else ""))
     task.evaluate(model, args)
 
 

@@ -63,7 +63,7 @@ def pack(args, parser):
     training = experiment.account_of(args.run)
     settings = training["settings"]
     task = experiment.task_of(settings)
-    instance = task.settings_of(model)
+    instance = task.instance_of(model)
     weights = [model.get_weights()]
     for run in args.average_with:
         account = experiment.account_of(run)

@@ -34,7 +34,7 @@ class MazeTask(experiment.Task):
     name = "maze"
     title = "the maze"
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         from keras_mnm import rl
 
         maze = rl.Maze()
@@ -242,7 +242,7 @@ def draw_episode(model, folder, seed):
 def evaluate(args):
     model = None if args.evaluate == "random" else experiment.open_model(args.evaluate)
     if model is not None:
-        TASK.settings_of(model)
+        TASK.instance_of(model)
     print(f"{args.evaluate}: {TASK.title}")
     print(json.dumps(TASK.measure(model, args)))
 

@@ -29,14 +29,14 @@ class PrioritySort(experiment.Task):
             "which the paper does not do; by default as one number",
         )
 
-    def settings(self, args):
+    def instance(self, args):
         from keras_mnm.tasks import priority_sort
 
         wanted = args.sorted_vectors or max(1, 4 * args.vectors // 5)
         priority_sort.check_instance(args.vectors, wanted)
         return _instance(args.vectors, wanted, args.thresholds)
 
-    def settings_of(self, model):
+    def instance_of(self, model):
         from keras_mnm import Thermometer
         from keras_mnm.tasks import priority_sort
 
@@ -52,25 +52,25 @@ class PrioritySort(experiment.Task):
             f"(batch, n+m, {priority_sort.CHANNELS}) to (batch, m, {priority_sort.BITS}) logits"
         )
 
-    def instance_name(self, settings):
-        sizes = (settings["vectors"], settings["sorted_vectors"])
+    def instance_name(self, instance):
+        sizes = (instance["vectors"], instance["sorted_vectors"])
         return self.name if sizes == (20, 16) else "{}-{}x{}".format(self.name, *sizes)
 
-    def steps(self, settings):
+    def steps(self, instance):
         return 4000
 
-    def episodes(self, settings, **options):
+    def episodes(self, instance, **options):
         from keras_mnm.tasks import PrioritySort
 
-        return PrioritySort(settings["vectors"], settings["sorted_vectors"], **options)
+        return PrioritySort(instance["vectors"], instance["sorted_vectors"], **options)
 
-    def make_model(self, settings, recurrent):
+    def make_model(self, instance, recurrent):
         import keras_mnm
         from keras_mnm.tasks.priority_sort import BITS, CHANNELS
 
-        wanted = settings["sorted_vectors"]
-        steps = settings["vectors"] + wanted
-        thresholds = settings.get("thresholds")
+        wanted = instance["sorted_vectors"]
+        steps = instance["vectors"] + wanted
+        thresholds = instance.get("thresholds")
         encoder = keras_mnm.Thermometer(thresholds) if thresholds else None
         return keras_mnm.vector_model(recurrent, CHANNELS, steps, wanted, BITS, encoder=encoder)
 

@@ -153,14 +153,14 @@ def test_models_have_the_sizes_they_tell(name):
         assert np.prod(core.cell.plasticity.shape) == plasticities
     else:
         assert core.units == 200
-    assert maze_a2c.TASK.settings_of(model) == {}
+    assert maze_a2c.TASK.instance_of(model) == {}
 
 
 def test_models_of_other_mazes_are_refused():
     model = maze_a2c.make_model("homogeneous-plastic")
     model.build((None, 250, 16))
     with pytest.raises(ValueError, match="12 numbers a step, received one of 16"):
-        maze_a2c.TASK.settings_of(model)
+        maze_a2c.TASK.instance_of(model)
 
 
 @pytest.mark.usefixtures("quick")

@@ -74,7 +74,7 @@ def test_packaged_presets_are_whole_and_answer():
         assert {"keras", "numpy", "python"} <= set(card["versions"])
         settings, model = card["training"]["settings"], keras_mnm.from_preset(name)
         task = experiment.task_of(settings)
-        assert task.settings_of(model).items() <= settings.items()
+        assert task.instance_of(model).items() <= settings.items()
         assert name.startswith(task.instance_name(settings))
         if task.name == "babi":  # has no fresh episodes; test_babi.py asks a question
             assert len(card["metrics"]["error_per_task"]) == len(settings["tasks"])
