@@ -211,9 +211,11 @@ def test_a_stage_is_drawn_from_where_the_one_before_ended():
     axis = Figure().subplots()
     first = account("mnm-p", 10, [0.0, 0.25, 0.5])
     last = account("mnm-g", 50, [0.5, 0.75, 1.0], started_from=first)
-    preset_stages.draw_stages(axis, last, {})
+    legend = preset_stages.draw_stages(axis, last, {})
     curves = [line for line in axis.lines if len(line.get_xdata()) == 3]
-    assert [line.get_label() for line in curves] == ["10 symbols, mnm-p", "50 symbols"]
+    assert list(legend) == ["10 symbols", "50 symbols"]
+    for line, curve in zip(legend.values(), curves, strict=True):
+        assert line.get_color() == curve.get_color()
     np.testing.assert_allclose(curves[0].get_xdata(), [0.1, 0.2, 0.25])
     np.testing.assert_allclose(curves[1].get_xdata(), [0.35, 0.45, 0.5])
     assert curves[1].get_linewidth() > curves[0].get_linewidth()
