@@ -302,6 +302,8 @@ def open_model(name):
     try:
         return keras_mnm.from_preset(name)
     except ValueError as error:
+        if name in keras_mnm.list_presets():  # but damaged
+            raise
         raise ValueError(
             f"{error} (Give the folder of a run by its path, as runs/{name}.)"
         ) from error
