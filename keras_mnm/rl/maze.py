@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnm import backend
-from keras_mnm.validation import integer, one_of
+from keras_mnm.validation import boolean, integer
 
 ACTIONS = ("up", "down", "left", "right")
 _MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -70,7 +70,7 @@ class Maze:
             )
         self.size = size
         self.episode_steps = integer("episode_steps", episode_steps)
-        self.previous_action = one_of("previous_action", previous_action, (False, True))
+        self.previous_action = boolean("previous_action", previous_action)
         self.walls = _walls(size)
         """Which cells are wall, bool `[size, size]`."""
         self.free_cells = np.flatnonzero(~self.walls).astype("int32")
