@@ -68,10 +68,10 @@ class Parser(argparse.ArgumentParser):
 
     @contextlib.contextmanager
     def answering(self):
-        """Within, a ValueError is answered so, too, and Ctrl-C ends without a traceback."""
+        """Within, what cannot be done is answered so, too, and Ctrl-C ends without a traceback."""
         try:
             yield
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             self.error(str(error))
         except KeyboardInterrupt:
             self.exit(130, "\nInterrupted.\n")

@@ -302,11 +302,10 @@ def open_model(name):
     try:
         return keras_mnm.from_preset(name)
     except ValueError as error:
-        if name in keras_mnm.list_presets():  # but damaged
+        run = pathlib.Path("runs", name)
+        if not run.is_dir():
             raise
-        raise ValueError(
-            f"{error} (Give the folder of a run by its path, as runs/{name}.)"
-        ) from error
+        raise ValueError(f"{error} (Give the folder of a run by its path, as {run}.)") from error
 
 
 def model_of(run):
@@ -393,7 +392,10 @@ def account_behind(name):
 
 
 def task_of(settings):
-    """The `Task` of a run with these settings."""
+    """The `Task` of a run with these settings; a ValueError where no example has it."""
+    if settings.get("task") not in EXAMPLES:
+        known = ", ".join(EXAMPLES)
+        raise ValueError(f"no example has the task {settings.get('task')!r}; known: {known}")
     return importlib.import_module(EXAMPLES[settings["task"]]).TASK
 
 
@@ -411,7 +413,8 @@ def account_of(run):
     try:
         return _read_account(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{run} holds no run to tell of: {error!r}") from error
+        kind = type(error).__name__
+        raise ValueError(f"{run} holds no run to tell of: {kind}: {error}") from error
 
 
 def _read_account(run):

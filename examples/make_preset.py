@@ -83,7 +83,8 @@ def pack(args, parser):
     if task.name == "babi" and len(args.tasks) < 20:
         words = [f", tasks {', '.join(map(str, args.tasks))}"]
     description = f"{LABELS[settings['model']]} on {task.title}{''.join(words)}."
-    check_writable(parser, args.results)
+    for folder in (args.preset.parent, args.results):
+        check_writable(parser, folder)
     figures = task.measure(model, args)
     if args.note:
         training["note"] = args.note

@@ -326,9 +326,17 @@ def origin():
     """What a run was made by: to be told of it even if it ends before its time."""
     # No places of this machine: where data lies says nothing of what it holds. Nor in which
     # slices of time it ran: the resumed run is the unbroken one.
-    words = [_ABSOLUTE.sub(r"\1\2", word) for word in sys.argv]
-    command = re.sub(r" --resume\b| --minutes[ =]\S+", "", shlex.join(["python", *words]))
+    words = ["python", *map(_without_place, sys.argv)]
+    command = re.sub(r" --resume\b| --minutes[ =]\S+", "", shlex.join(words))
     return {"command": command, "versions": versions() | _COMMIT, "machine": machine()}
+
+
+def _without_place(word):
+    """A word of the command line; of an absolute path its last part alone."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if os.path.isabs(value):
+        value = os.path.basename(os.path.normpath(value))
+    return option + equals + value
 
 
 def _commit():
@@ -342,9 +350,6 @@ def _commit():
 
 # Now, for others may be made while the process runs.
 _COMMIT = _commit()
-
-_ABSOLUTE = re.compile(r"^(--[\w-]+=)?/(?:.*/)?([^/]+)/?$")
-"""A word of the command line that is an absolute path, alone or after an option's name."""
 
 
 def machine():

@@ -65,16 +65,21 @@ def fits(shape, expected):
 
 def one_step(cell, input_shape):
     """A ValueError when the input of a recurrent cell is not one time step of known features."""
-    name = type(cell).__name__
     if len(input_shape) != 2:
         raise ValueError(
-            f"{name} takes one time step, [B, features]; use keras_mnm.{name.removesuffix('Cell')} "
-            f"or keras.layers.RNN for [B, T, features]. Received shape {tuple(input_shape)}."
+            f"{type(cell).__name__} takes one time step, [B, features]; use the layer of that name "
+            "without 'Cell', or keras.layers.RNN, for [B, T, features]. Received shape "
+            f"{tuple(input_shape)}."
         )
+    known_features(cell, input_shape)
+
+
+def known_features(layer, input_shape):
+    """A ValueError when the last size of an input is not known."""
     if input_shape[-1] is None:
         raise ValueError(
-            f"{name} makes its weights by the number of features, the last size of its input. "
-            f"Received shape {tuple(input_shape)}; give it, as in keras.Input((20, 8))."
+            f"{type(layer).__name__} makes its weights by the number of features, the last size of "
+            f"its input. Received shape {tuple(input_shape)}; give it, as in keras.Input((20, 8))."
         )
 
 

@@ -373,6 +373,7 @@ def test_what_cannot_be_packed_is_told_before_it_is_measured(
     for words, message in (
         ([lstm_run, tmp_path / "my preset"], "The folder's name becomes the preset's"),
         ([lstm_run, tmp_path / "mine", "--results", tmp_path / "file" / "x"], "cannot write"),
+        ([lstm_run, tmp_path / "file" / "mine"], "cannot write"),
         ([damaged, tmp_path / "mine"], f"{damaged} holds no run to tell of"),
     ):
         with pytest.raises(SystemExit):

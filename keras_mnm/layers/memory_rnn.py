@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_mnm.configuration import at_least_float32, with_layers
-from keras_mnm.validation import fits
+from keras_mnm.validation import fits, known_features
 
 
 class MemoryRNN(keras.layers.RNN):
@@ -36,12 +36,7 @@ class MemoryRNN(keras.layers.RNN):
                 f"{type(self).__name__} takes sequences of shape [B, T, features]. Received shape "
                 f"{tuple(sequences_shape)}."
             )
-        if sequences_shape[-1] is None:
-            raise ValueError(
-                f"{type(self).__name__} makes its weights by the number of features, the last size "
-                f"of its input. Received shape {tuple(sequences_shape)}; give it, as in "
-                "keras.Input((20, 8))."
-            )
+        known_features(self, sequences_shape)
         super().build(sequences_shape, initial_state_shape)
         # The fused form would take inputs of another size without an error, for it cuts the
         # controller's kernel by theirs.
