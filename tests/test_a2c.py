@@ -1,6 +1,7 @@
 """Advantage actor-critic: returns, losses, the model by step and by sequence, and training."""
 
 import concurrent.futures
+import functools
 import importlib.util
 import json
 import os
@@ -634,3 +635,14 @@ def test_models_that_do_not_fit_the_maze(make, message):
     ):
         with pytest.raises(ValueError, match=message):
             use(make())
+
+
+def test_dropout_and_activity_regularizers_of_a_core_have_no_effect(monkeypatch):
+    monkeypatch.setattr(backend, "compile", lambda function: function)
+    monkeypatch.setattr(backend, "compiled_step", lambda *_: lambda gradients: None)
+    logs = []
+    for more in ({}, {"dropout": 0.5, "recurrent_dropout": 0.5, "activity_regularizer": "l2"}):
+        make = functools.partial(keras.layers.LSTM, 8, **more, **OPTIONS)
+        monkeypatch.setitem(CORES, "core", make)
+        logs.append(trainer("core").update())
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)

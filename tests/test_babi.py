@@ -10,6 +10,7 @@ import tarfile
 import babi as example
 import babi_memory_maps
 import keras
+import make_preset
 import numpy as np
 import pytest
 
@@ -494,6 +495,46 @@ def test_training_writes_errors_by_task(run, data_dir, capsys):
     # The best model by validation is the result.
     best = max(history["val_sequence_accuracy"])
     assert figures["mean_error"] == pytest.approx(100 * (1 - best), abs=0.01)
+
+
+class AlwaysMilkKitchen:
+    """A model with the same answer for all."""
+
+    def predict_on_batch(self, tokens):
+        answer = [babi.PLACEHOLDER, *babi.encode("milk kitchen")]
+        return np.eye(len(babi.VOCABULARY))[[answer] * len(tokens)]
+
+
+def test_wrong_answers_are_those_of_plain_loops(data_dir):
+    questions = babi.load(data_dir, "train", [1, 2, 3])
+    milk, kitchen = babi.encode("milk kitchen")
+    expected = [a[-1] != kitchen or a[-2] not in (babi.NOT_ASKED, milk) for a in questions.answers]
+    batches = babi.Babi(questions, batch_size=16, fixed=True)
+    assert example.wrong_answers(AlwaysMilkKitchen(), batches).tolist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+
+def test_a_run_of_some_tasks_becomes_a_preset(run, data_dir, tmp_path):
+    words = [run, tmp_path / "mine", "--data-dir", data_dir, "--note", "x", "--results", tmp_path]
+    make_preset.main([str(word) for word in words])
+    card = keras_mnm.list_presets(tmp_path)["mine"]
+    assert card["description"].endswith("on bAbI question answering, tasks 1, 2.")
+    assert card["training"]["note"] == "x"
+    assert card["metrics"]["split"] == "valid"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert card["metrics"]["error_per_task"] == metrics["error_per_task"]
+
+
+def test_rows_of_the_memory_maps(tmp_path, monkeypatch):
+    drawn, lstm = [], keras.layers.LSTM(4, return_sequences=True)
+    draw = lambda *arguments, **options: drawn.append((arguments, options))
+    monkeypatch.setattr(keras_mnm.visualize, "memory_maps", draw)
+    model = keras_mnm.token_model(lstm, len(babi.VOCABULARY), None, 3, 4, mask_zero=True)
+    monkeypatch.setattr("experiment.open_model", lambda name: model)
+    story = "Mary left. John left. Mary took the milk. Where is Mary?"
+    babi_memory_maps.main(["any", "--story", story, "--output", str(tmp_path)])
+    rows = [" ".join(arguments[2][options["queries"]]) for arguments, options in drawn]
+    assert rows == ["where is mary ? -", "mary left . john left . mary took the milk ."]
 
 
 def test_what_is_trained_on_is_kept_by_resume(data_dir, tmp_path, monkeypatch, capsys):

@@ -1,14 +1,17 @@
 """The pages: their Python runs, their links lead somewhere, their figures are those measured."""
 
+import importlib
 import importlib.util
 import itertools
 import json
 import pathlib
 import re
+import shlex
 import statistics
 import subprocess
 import sys
 
+import command_line
 import keras
 import pytest
 
@@ -190,6 +193,44 @@ def test_times_are_those_of_their_file():
         seconds = [results[steps]["seconds"].get(name) for steps in ("T=20", "T=100", "T=441")]
         expected = ["" if s is None else f"{1000.0 * s:.0f}" for s in seconds]
         assert [cell.strip() for cell in cells.split("|")] == expected, label
+
+
+def test_ratios_are_those_of_their_files():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    seconds = [r["seconds"] for r in account_of("train_step-tensorflow.json")["results"].values()]
+    for rule in ("MNM-p", "MNM-g"):
+        ratios = [f"{s[f'{rule} plain'] / s[f'{rule} fused']:.1f}" for s in seconds]
+        assert "{}, {} and {} times".format(*ratios) in readme
+    memory = account_of("training_memory-tensorflow.json")["results"]["by_implementation"]
+    for rule, words in (
+        ("MNM-p", "{:.2f} GB with local writes, where the plain loop adds {:.1f} GB, {:.0f} times"),
+        ("MNM-g", "with gradient writes {:.2f} GB against {:.1f}, {:.0f} times"),
+    ):
+        less, more = (memory[f"{rule} {form}"]["training_mb"] / 1000 for form in ("fused", "plain"))
+        assert words.format(less, more, more / less) in readme
+
+
+class UnderstoodError(Exception):
+    """What a command line raises here in place of being carried out."""
+
+
+@by_page
+def test_commands_are_understood(page, monkeypatch):
+    parse = command_line.Parser.parse_args
+
+    def parse_and_stop(parser, words):
+        parse(parser, words)
+        raise UnderstoodError
+
+    monkeypatch.setattr(command_line.Parser, "parse_args", parse_and_stop)
+    text = page.read_text().replace("\\\n", " ")
+    functions = re.findall(r'^(\w+)\(\) \{ (.*) "\$@"; \}', text, re.MULTILINE)
+    for name, body in reversed(functions):
+        text = re.sub(rf"^{name} (?=--)", f"{body} ", text, flags=re.MULTILINE)
+    for name, words in re.findall(r"python examples/(\w+)\.py([^\n#|`]*)", text):
+        if '"$@"' not in words:
+            with pytest.raises(UnderstoodError):
+                importlib.import_module(name).main(shlex.split(words))
 
 
 @by_page

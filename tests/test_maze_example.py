@@ -1,13 +1,16 @@
 """The maze from the command line; what examples share is tested by dictionary inference."""
 
+import functools
 import importlib.util
 import json
 import os
 import signal
+import types
 
 import keras
 import make_preset
 import maze_a2c
+import maze_run
 import numpy as np
 import pytest
 
@@ -25,6 +28,7 @@ def last_json(capsys):
 def quick(monkeypatch):
     monkeypatch.setattr(maze_a2c, "STEPS_PER_EPOCH", 2)
     monkeypatch.setitem(maze_a2c.EPISODES, "evaluation", 8)
+    monkeypatch.setattr(rl, "Maze", functools.partial(rl.Maze, episode_steps=20))
 
 
 def start_and_end(end, folder, monkeypatch, capsys):
@@ -42,6 +46,21 @@ def start_and_end(end, folder, monkeypatch, capsys):
             maze_a2c.main([*TINY, "--output", str(folder)])
     assert stop.value.code == 130
     assert "2 updates are kept" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_slice_ends_at_the_next_checkpoint(tmp_path, capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(maze_run, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def update(self):
+        clock[0] += 40.0
+        self.optimizer.iterations.assign_add(1)
+        return {"reward": 0.0, "loss": 1.0}
+
+    monkeypatch.setattr(rl.Trainer, "update", update)
+    maze_a2c.main([*TINY, "--output", str(tmp_path), "--minutes", "1"])
+    assert "Stopped after 1 minutes. 2 updates are kept" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")

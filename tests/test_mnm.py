@@ -424,6 +424,24 @@ def test_a_cell_takes_one_step_of_known_features(cell, shape):
         cell(4).build(shape)
 
 
+def test_loops_in_float32_under_a_mixed_policy():
+    x = np.random.default_rng(0).standard_normal((2, T, FEATURES)).astype("float32")
+    results = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(policy)
+        try:
+            cells = [keras_mnm.MNMCell(UNITS, D), keras_mnm.MNMCell(UNITS, D)]
+            cell = keras.layers.StackedRNNCells(cells, dtype="float32")
+            found = keras.layers.RNN(cell, return_state=True, dtype="float32")(x)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        results.append([ops.convert_to_numpy(y) for y in keras.tree.flatten(found)])
+    for one, other in zip(*results, strict=True):
+        assert other.dtype == "float32"
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
 def test_nan_in_the_first_epoch_of_all():
     x, y = np.ones((4, T, FEATURES), "float32"), np.ones((4, 8), "float32")
     x[2] = np.nan

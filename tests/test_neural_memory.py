@@ -342,3 +342,13 @@ def test_a_memory_is_built_before_what_is_compiled():
     memory.write(np.ones((2, 1, D)), np.ones((2, 1, D)), 1.0, states)
     for found, expected in zip(memory.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_rate_for_each_sample():
+    memory, rates = make("local", B), np.array([0.0, 0.5, 1.0])  # as many layers as samples
+    keys, values = np.random.default_rng(3).uniform(-1, 1, (2, B, H, D))
+    states = memory.get_initial_state(B)
+    found = memory.write(keys, values, rates, states)
+    expected = memory.write(keys, values, np.tile(rates[:, None], B), states)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(other))

@@ -381,6 +381,53 @@ def test_what_cannot_be_packed_is_told_before_it_is_measured(
         assert message in capsys.readouterr().err
 
 
+def test_the_best_model_by_validation_is_the_result(tmp_path):
+    run = trainer.Run(tmp_path, {"steps": 5, "steps_per_epoch": 1})
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    run._begin(model)
+    validation = trainer.Validation(None, 1, "accuracy")
+    for number, value in enumerate([0.2, 0.9, None, 0.9, 0.5]):
+        model.set_weights([np.full((1, 1), number, "float32")])
+        logs = {"loss": 1.0} | ({} if value is None else {"val_accuracy": value})
+        run.keep(model, 0.1, logs, validation)
+    assert run.train(model, None, validation).get_weights()[0] == 1
+
+
+def test_options_reach_the_run(tmp_path, monkeypatch):
+    made = []
+
+    def stop(*arguments, **options):
+        made.extend(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.Run, "train_or_tell", stop)
+    words = "--length 3 --model lstm --steps 5 --steps-per-epoch 2 --batch-size 3 --seed 4"
+    output = ["--learning-rate", "0.25", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        double_copy.main([*words.split(), *output])
+    run, model, data, _ = made
+    expected = keras_mnm.tasks.DoubleCopy(3, batch_size=3, steps=2, seed=4)
+    np.testing.assert_array_equal(data[0][0], expected[0][0])
+    assert (run.settings["steps"], len(data), model.optimizer.global_clipnorm) == (6, 2, 10.0)
+    assert float(model.optimizer._learning_rate(0)) == 0.25
+    assert not run.is_complete()
+    run.history = {"loss": [0.0] * 4, "sequence_accuracy": [1.0] * 4}
+    assert run.is_complete()
+    layer = double_copy.TASK.recurrent_layer("mnm-p", meta_loss_weight=0.5)
+    assert layer.meta_loss_weight == 0.5
+
+
+def test_training_ends_once_a_run_is_done(tmp_path):
+    done = lambda history: len(history.get("loss", ())) == 2
+    run = trainer.Run(tmp_path, {"steps": 9, "steps_per_epoch": 1, "seed": 0}, done)
+    layers = [keras.layers.Embedding(12, 12), keras.layers.Cropping1D((4, 0))]
+    model = keras.Sequential([keras.Input((10,)), *layers])
+    trainer.compile_model(model, 0.1, 9, *double_copy.TASK.loss_and_metrics())
+    run.train(model, keras_mnm.tasks.DoubleCopy(3, batch_size=2, steps=1))
+    assert run.updates == 2
+
+
 def test_an_interrupted_checkpoint_does_not_count(tmp_path, monkeypatch, capsys):
     save = trainer.Run._save
 

@@ -104,6 +104,8 @@ def test_a_folder_that_is_not_there():
 def test_folder_as_argument_and_as_environment_variable(presets, monkeypatch):
     folder, model = presets
     check_equal(keras_mnm.from_preset("small", source=folder), model)
+    for load_weights in (True, False):
+        assert not keras_mnm.from_preset("small", load_weights, folder).compiled
     monkeypatch.setenv("KERAS_MNM_PRESETS", str(folder))
     check_equal(keras_mnm.from_preset("small"), model)
     assert keras_mnm.list_presets()["small"]["metrics"] == {"seed": 0}

@@ -342,3 +342,26 @@ def test_clone_and_files(kind, tmp_path):
     close(other(x), expected, 1e-6)
     model.save(tmp_path / "model.keras")
     close(keras.saving.load_model(tmp_path / "model.keras")(x), expected, 1e-6)
+
+
+@pytest.mark.parametrize("layer_class", [keras_mnm.MNM, keras_mnm.SALU])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_in_a_graph_are_those_of_the_plain_loop(layer_class, jit_compile):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("eager calls run the same loops")
+    import tensorflow as tf
+
+    layer, plain = layer_class(UNITS), layer_class(UNITS, unroll=True)
+    for each in (layer, plain):
+        each.build((B, T, FEATURES))
+    plain.set_weights(layer.get_weights())
+
+    def gradients(each):
+        with tf.GradientTape() as tape:
+            outputs = each(inputs(), mask=MASKS["holes"])
+            loss = ops.sum(ops.square(outputs)) + sum(each.losses)
+        return tape.gradient(loss, [weight.value for weight in each.trainable_variables])
+
+    found = tf.function(lambda: gradients(layer), jit_compile=jit_compile)()
+    for one, other in zip(found, gradients(plain), strict=True):
+        close(one, ops.convert_to_numpy(other))

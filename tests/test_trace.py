@@ -227,3 +227,11 @@ def test_a_layer_of_two_models_is_traced_in_the_first():
     second.compile("sgd", "mse")
     with pytest.raises(ValueError, match="was in another model"):
         second.fit(x, np.ones((2, 1)), verbose=0, callbacks=[keras_mnm.MemoryMonitor(x)])
+
+
+def test_a_trace_begins_empty():
+    model = keras.Sequential([keras.Input(batch_shape=(2, 3, 2)), keras_mnm.MNM(4, stateful=True)])
+    x = np.ones((2, 3, 2), "float32")
+    before = keras_mnm.memory_trace(model, x)
+    model(x)
+    np.testing.assert_array_equal(keras_mnm.memory_trace(model, x).readouts, before.readouts)
