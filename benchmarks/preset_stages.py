@@ -149,17 +149,23 @@ def draw_babi():
 
 
 def draw_sort():
-    """The presets of priority sort, a line each; one that goes on from another begins there."""
+    """The stages of priority sort's presets, those of another instance dashed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axis = figure.subplots()
-    for model in (*RULES, "lstm-salu"):
-        *_, (stage, _, ends) = placed(account_of_preset(f"priority-sort-{model}"))
-        axis.plot(ends, stage["history"]["wrong_bits"], label=LABELS[model])
-    axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="wrong bits of 128")
-    axis.set(yscale="log", yticks=(64, 32, 16, 8, 4), yticklabels=(64, 32, 16, 8, 4))
-    axis.set_title("Priority sort, priorities as thresholds, three heads")
+    for number, model in enumerate((*RULES, "lstm-salu")):
+        account = account_of_preset(f"priority-sort-{model}")
+        own = [part for part in placed(account) if part[0]["settings"]["model"] == model]
+        for stage, _, ends in own:
+            sorted_vectors = stage["settings"]["sorted_vectors"]
+            share = [100 * wrong / (8 * sorted_vectors) for wrong in stage["history"]["wrong_bits"]]
+            whole = sorted_vectors == account["settings"]["sorted_vectors"]
+            label = LABELS[model] if stage is own[0][0] else None
+            axis.plot(ends, share, f"C{number}", ls="-" if whole else "--", label=label)
+    axis.set(xlabel="thousands of updates", xlim=(0, None), ylabel="wrong bits, %")
+    axis.set(yscale="log", yticks=(50, 20, 10, 5, 2), yticklabels=(50, 20, 10, 5, 2))
+    axis.set_title("Priority sort of 20 vectors, priorities as thresholds (dashed: of 30)")
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend()
