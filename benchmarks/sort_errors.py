@@ -94,20 +94,19 @@ def draw(results, path):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle("Priority sort: what an answer mixes, and when it is wrong")
-    mixed, wrong = figure.subplots(1, 2)
+    figure.suptitle("Priority sort: when an answer is wrong")
+    by_rank, by_gap = figure.subplots(1, 2)
     for name, result in results.items():
-        weights = result["weights_by_rank"]
-        mixed.plot([int(n) for n in weights], weights.values(), marker="o", label=name)
+        ranks = range(1, 1 + len(result["wrong_bits_by_rank"]))
+        by_rank.plot(ranks, result["wrong_bits_by_rank"], marker="o", markersize=3, label=name)
         means = [quarter["wrong_bits"] for quarter in result["wrong_bits_by_gap"]]
-        wrong.plot(range(1, 5), means, marker="o", label=name)
-    mixed.set_xlabel("rank of a vector, from that of the wanted one")
-    mixed.set_ylabel("its weight in the answer")
-    wrong.set_xlabel("gap to the nearest other priority, by quarters")
-    wrong.set_xticks(range(1, 5), ["least", "2nd", "3rd", "most"])
-    wrong.set_ylabel("wrong bits of 8")
-    for axis in (mixed, wrong):
+        by_gap.plot(range(1, 5), means, marker="o", markersize=3, label=name)
+    by_rank.set_xlabel("rank of the wanted vector")
+    by_gap.set_xlabel("gap to the nearest other priority, by quarters")
+    by_gap.set_xticks(range(1, 5), ["least", "2nd", "3rd", "most"])
+    for axis in (by_rank, by_gap):
+        axis.set_ylabel("wrong bits of 8")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    mixed.legend(loc="upper left", fontsize="small")
+    by_rank.legend(loc="upper left", fontsize="small")
     save_figure(figure, path, dpi=130)
