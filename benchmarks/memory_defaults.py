@@ -1,7 +1,7 @@
 """How soon MNM-p learns dictionary inference (4, 1), by what its memory starts from.
 
-Each variant changes one default of `MNM`. The figure is the number of updates until an epoch of
-fresh episodes has `GOAL` of its symbols right.
+Each variant changes a default of `MNM`, or that of the model's embedding. The figure is the number
+of updates until an epoch of fresh episodes has `GOAL` of its symbols right.
 """
 
 import keras
@@ -12,11 +12,16 @@ from trainer import compile_model
 
 import keras_mnm
 
+LARGER = {"class_name": "Orthogonal", "config": {"gain": 2.0}}
 VARIANTS = {
     "defaults": {},
     "tie_initial_keys=False": {"tie_initial_keys": False},
     "memory_initializer='glorot_uniform'": {"memory_initializer": "glorot_uniform"},
     "memory_output_activation='tanh'": {"memory_output_activation": "tanh"},
+    "memory_initializer=Orthogonal(2.0)": {"memory_initializer": LARGER},
+    "step_size=0.16": {"step_size": 0.16},
+    "both": {"memory_initializer": LARGER, "step_size": 0.16},
+    "embeddings in ±0.05": {"embeddings": "uniform"},
 }
 INSTANCE = {"support_size": 4, "length": 1}
 SEEDS = (0, 1, 2)
@@ -28,15 +33,18 @@ def measure(quick):
     variants = {"defaults": {}} if quick else VARIANTS
     seeds, updates = (SEEDS[:1], STEPS_PER_EPOCH) if quick else (SEEDS, UPDATES)
     return {
-        name: [learning(options, seed, updates) for seed in seeds]
+        name: [learning(seed, updates, **options) for seed in seeds]
         for name, options in variants.items()
     }
 
 
-def learning(options, seed, updates):
+def learning(seed, updates, embeddings=None, **options):
     """The history of a run that ends when the goal is reached, or after `updates`."""
     keras.utils.set_random_seed(seed)
     model = TASK.make_model(INSTANCE, keras_mnm.MNM(100, return_sequences=True, **options))
+    if embeddings:  # an initializer, in place of that of unit variance
+        weight = model.get_layer("embedding").embeddings
+        weight.assign(keras.initializers.get(embeddings)(weight.shape))
     steps = TASK.steps(INSTANCE)  # by which the learning rate falls, as in the example
     compile_model(model, TASK.learning_rate, steps, *TASK.loss_and_metrics())
     data = TASK.episodes(INSTANCE, seed=seed, steps=STEPS_PER_EPOCH)
