@@ -97,16 +97,16 @@ class Run:
             for name in sorted(before.keys() | self.settings)
             if before.get(name) != self.settings.get(name)
         ]
+        model = self.folder / _MODEL
+        on = f"to train on, begin a new one with --start-from {model} and another --output"
         if changed:
+            same = "give the same ones, or choose another folder with --output"
             raise ValueError(
                 f"the checkpoint in {self.folder} is of other settings: {', '.join(changed)}; "
-                "give the same ones, or choose another folder with --output."
+                f"{on if state['finished'] else same}."
             )
         if state["finished"]:
-            raise ValueError(
-                f"the run in {self.folder} is finished; to train on, begin a new one with "
-                f"--start-from {self.folder / _MODEL} and another --output."
-            )
+            raise ValueError(f"the run in {self.folder} is finished; {on}.")
         self._opened = (self.folder / _HISTORY).read_text()
         self._model = load_model(checkpoint, compile=True)
         # A run killed between writing the history and the checkpoint repeats that epoch.
@@ -119,11 +119,12 @@ class Run:
         """A ValueError where the folder has a checkpoint or a result."""
         if any((self.folder / name).exists() for name in (_CHECKPOINT, _MODEL)):
             finished = (self._read(_HISTORY) or {}).get("finished", True)
+            elsewhere = "choose another folder with --output"
+            way = f"continue it with --resume (if it is not running), or {elsewhere}"
+            if finished:
+                way = f"{elsewhere}, or look at it with --evaluate {self.folder}"
             kind = "a finished" if finished else "an unfinished"
-            way = "" if finished else "continue it with --resume (if it is not running), or "
-            raise ValueError(
-                f"{self.folder} holds {kind} run; {way}choose another folder with --output."
-            )
+            raise ValueError(f"{self.folder} holds {kind} run; {way}.")
 
     def _check_untouched(self):
         """A ValueError where another run has been in the folder since `open`."""

@@ -1,6 +1,7 @@
 """Pretrained models: a preset is a folder with `preset.json` and `model.keras`."""
 
 import copy
+import difflib
 import hashlib
 import json
 import os
@@ -70,7 +71,8 @@ def from_preset(name, load_weights=True, source=None):
             `KERAS_MNM_PRESETS`, then to the packaged presets.
 
     Returns:
-        A Keras model, not compiled.
+        A Keras model, not compiled. Those that come with the package return logits: train on with
+        a loss that has `from_logits=True`.
 
     Example:
 
@@ -181,11 +183,13 @@ def _locate(name, source):
 
 
 def _unknown(name, source):
-    known = ", ".join(list_presets(source)) or "none"
+    known = list(list_presets(source))
     looked = f" (also looked in {source})" if source else ""
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"Unknown preset {name!r}{looked}. Known presets: {known}. For presets of your own pass "
-        f"`source`, a folder or base URL, or set {SOURCE_VARIABLE}."
+        f"Unknown preset {name!r}{looked}.{meant} Known presets: {', '.join(known) or 'none'}. "
+        f"For presets of your own pass `source`, a folder or base URL, or set {SOURCE_VARIABLE}."
     )
 
 
