@@ -1,4 +1,5 @@
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -159,9 +160,14 @@ def total_rewards(choose, episodes, seed=0):
     return total
 
 
+@functools.cache
+def rewards_of_random_steps():
+    return total_rewards(lambda rng, state: rng.integers(4, size=20_000), 20_000)
+
+
 def test_random_policy_earns_a_tenth():
     """About, as one reads of it: goals bring a little more than walls cost; see the next test."""
-    totals = total_rewards(lambda rng, state: rng.integers(4, size=20_000), 20_000)
+    totals = rewards_of_random_steps()
     assert abs(totals.mean() - 0.1) < 5 * totals.std() / np.sqrt(20_000)
 
 
@@ -186,7 +192,7 @@ def test_random_policy_earns_what_the_chain_of_cells_tells():
             expected += agent @ reward / count
             agent = agent @ chances
     assert expected == pytest.approx(0.246, abs=1e-3)
-    totals = total_rewards(lambda rng, state: rng.integers(4, size=20_000), 20_000)
+    totals = rewards_of_random_steps()
     assert abs(totals.mean() - expected) < 4 * totals.std() / np.sqrt(20_000)
 
 
